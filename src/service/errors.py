@@ -1,0 +1,264 @@
+"""Every error a caller can be told: its reason, message and metadata. Knows no gRPC and no SQL.
+
+A class's ``reason`` is an entry of ``gatelodge.errors.v1.Reason`` without its prefix. The classes right under
+`DomainError` are the kinds; ``rpc/status.py`` maps each kind to a status code, found by MRO.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field that breaks a rule."""
+
+    field: str
+    """Path in the request, ``user.email`` style."""
+    description: str
+    """What is wrong and what to do, without the value itself."""
+
+
+class DomainError(Exception):
+    """Something went wrong that the caller is told about. `metadata` holds the message's dynamic parts."""
+
+    reason: ClassVar[str]
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+
+
+# --- kinds: one per status code ------------------------------------------------------------------------------------
+
+
+class InvalidArgument(DomainError):
+    """The request itself is wrong, whatever the state of the system."""
+
+    def __init__(self, message: str, violations: tuple[FieldViolation, ...] = (), **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.violations = violations
+
+
+class Unauthenticated(DomainError):
+    """Who calls is not known."""
+
+
+class PermissionDenied(DomainError):
+    """Who calls is known and may not."""
+
+
+class NotFound(DomainError):
+    """There is no such thing, or none the caller may see."""
+
+
+class AlreadyExists(DomainError):
+    """There is such a thing already."""
+
+
+class Aborted(DomainError):
+    """A concurrent change won; read again and retry."""
+
+
+class FailedPrecondition(DomainError):
+    """The state of the system does not allow it. `subject` names what must change first."""
+
+    def __init__(self, message: str, subject: str, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.subject = subject
+
+
+class Retryable(DomainError):
+    """Nothing was done; the same call may succeed after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.retry_after = retry_after
+
+
+class ResourceExhausted(Retryable):
+    """A limit of the server or of the caller's is reached."""
+
+
+class Unavailable(Retryable):
+    """The service, or something it needs, is away for now."""
+
+
+class TimedOut(DomainError):
+    """The deadline passed."""
+
+
+class Unimplemented(DomainError):
+    """There is no such operation."""
+
+
+class Internal(DomainError):
+    """A fault of the server. Its text never says more than that."""
+
+
+# --- the errors ------------------------------------------------------------------------------------------------------
+
+
+class InvalidFields(InvalidArgument):
+    """One or more fields break a rule; all of them are listed."""
+
+    reason = "INVALID_FIELDS"
+
+    def __init__(self, *violations: FieldViolation) -> None:
+        names = ", ".join(sorted({v.field for v in violations}))
+        super().__init__(f"invalid fields: {names}", violations)
+
+
+class MalformedRequest(InvalidArgument):
+    """The bytes are not a message of the method's type."""
+
+    reason = "MALFORMED_REQUEST"
+
+    def __init__(self) -> None:
+        super().__init__("the request could not be decoded as a message of this method's type")
+
+
+class CredentialsMissing(Unauthenticated):
+    """A credential is needed and none came."""
+
+    reason = "CREDENTIALS_MISSING"
+
+    def __init__(self) -> None:
+        super().__init__("a credential is required: send the metadata 'authorization: Bearer <access token>'")
+
+
+class CredentialsInvalid(Unauthenticated):
+    """A credential came and is no good. One message for every way it can be bad."""
+
+    reason = "CREDENTIALS_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("the credential is not valid: log in again")
+
+
+class LoginFailed(Unauthenticated):
+    """Login refused: unknown, wrong, locked and disabled look alike."""
+
+    reason = "LOGIN_FAILED"
+
+    def __init__(self) -> None:
+        super().__init__("the email or the password is wrong, or the account may not log in")
+
+
+class PermissionMissing(PermissionDenied):
+    """The caller lacks `permission`."""
+
+    reason = "PERMISSION_MISSING"
+
+    def __init__(self, permission: str) -> None:
+        super().__init__("the caller lacks the permission this method needs", permission=permission)
+
+
+class UserNotFound(NotFound):
+    """No such user, or none the caller may see. The message never repeats what was asked for."""
+
+    reason = "USER_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such user")
+
+
+class EmailTaken(AlreadyExists):
+    """Another user has the address, in its canonical form."""
+
+    reason = "EMAIL_TAKEN"
+
+    def __init__(self) -> None:
+        super().__init__("another user has this email address")
+
+
+class RegistrationClosed(FailedPrecondition):
+    """`auth.registration` is closed."""
+
+    reason = "REGISTRATION_CLOSED"
+
+    def __init__(self) -> None:
+        super().__init__("registration is closed: ask an administrator for an account", subject="auth.registration")
+
+
+class Conflict(Aborted):
+    """A race was lost after every retry; nothing was changed."""
+
+    reason = "CONFLICT"
+
+    def __init__(self) -> None:
+        super().__init__("a concurrent change won every time: try again")
+
+
+class Overloaded(ResourceExhausted):
+    """`resource` (``calls``, ``password_hashing``, ``database_connections``) is at its limit."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, resource: str, retry_after: float = 1.0) -> None:
+        super().__init__("the server is at its limit: try again later", retry_after, resource=resource)
+
+
+class MessageTooLarge(ResourceExhausted):
+    """The request has more than `limit` bytes. A retry does not help; gRPC itself uses this code for it."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("the request is larger than the server takes", 0, limit_bytes=str(limit))
+
+
+class DependencyUnavailable(Unavailable):
+    """`dependency` (``database``) cannot be reached."""
+
+    reason = "DEPENDENCY_UNAVAILABLE"
+
+    def __init__(self, dependency: str, retry_after: float = 1.0) -> None:
+        super().__init__("a dependency of the server is away: try again", retry_after, dependency=dependency)
+
+
+class ShuttingDown(Unavailable):
+    """This process drains; another replica answers."""
+
+    reason = "SHUTTING_DOWN"
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down: try again", 0.1)
+
+
+class DeadlineExceeded(TimedOut):
+    """The caller's deadline or the server's own passed first."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the work was done")
+
+
+class MethodUnknown(Unimplemented):
+    """The server has no such method."""
+
+    reason = "METHOD_UNKNOWN"
+
+    def __init__(self) -> None:
+        super().__init__("the server has no such method: check the service and method names")
+
+
+class ServiceUnknown(NotFound):
+    """The health service knows no service of that name."""
+
+    reason = "SERVICE_UNKNOWN"
+
+    def __init__(self) -> None:
+        super().__init__("the health service knows no service of that name")
+
+
+class InternalError(Internal):
+    """What a caller is told of a bug: nothing but the request id beside it."""
+
+    reason = "INTERNAL"
+
+    def __init__(self) -> None:
+        super().__init__("internal error: the server's log has the cause under this request id")
