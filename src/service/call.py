@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from service.errors import CredentialsMissing
+
 if TYPE_CHECKING:
     from service.access import Principal
 
@@ -42,6 +44,19 @@ _current: ContextVar[Call | None] = ContextVar("gatelodge_call", default=None)
 def current() -> Call | None:
     """Return the call being served by this task, or None outside of one (background tasks, start-up)."""
     return _current.get()
+
+
+def principal() -> Principal:
+    """Return who makes the call being served.
+
+    Raises:
+        CredentialsMissing: nobody is logged in, or there is no call.
+
+    """
+    call = _current.get()
+    if call is None or call.principal is None:
+        raise CredentialsMissing
+    return call.principal
 
 
 def enter(call: Call) -> None:

@@ -6,8 +6,9 @@ A class's ``reason`` is an entry of ``gatelodge.errors.v1.Reason`` without its p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar, overload
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,3 +263,34 @@ class InternalError(Internal):
 
     def __init__(self) -> None:
         super().__init__("internal error: the server's log has the cause under this request id")
+
+
+# --- several at once -------------------------------------------------------------------------------------------------
+
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+
+@overload
+def together(first: Callable[[], A], second: Callable[[], B], /) -> tuple[A, B]: ...
+@overload
+def together(first: Callable[[], A], second: Callable[[], B], third: Callable[[], C], /) -> tuple[A, B, C]: ...
+def together(*parsers: Callable[[], object]) -> tuple[object, ...]:
+    """Run every parser and return what they return.
+
+    Raises:
+        InvalidFields: with the violations of all parsers that failed, so that a caller can mend them in one go.
+
+    """
+    values: list[object] = []
+    violations: list[FieldViolation] = []
+    for parse in parsers:
+        try:
+            values.append(parse())
+        except InvalidFields as error:
+            violations.extend(error.violations)
+    if violations:
+        raise InvalidFields(*violations)
+    return tuple(values)

@@ -119,7 +119,7 @@ class CreateUserRequest(_message.Message):
     password: _builtins.str
     """Absent: the user has no password. At most 256 characters; the least is `auth.password_min_length`."""
     validate_only: _builtins.bool
-    """Check everything, change nothing (AIP-163). The user in the answer has no id."""
+    """Check everything, change nothing (AIP-163). The user in the answer does not exist, nor does its id."""
     def __init__(
         self,
         *,

@@ -1,0 +1,98 @@
+"""Making accounts: by their owners (Register), by operators (CreateUser) and by the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.auth.statements import FLUSH_LIKE_AN_INSERT, INSERT_PASSWORD
+from service.errors import EmailTaken, RegistrationClosed
+
+if TYPE_CHECKING:
+    from service.auth.hashing import Hasher
+    from service.auth.passwords import Password
+    from service.db import Connection, Database
+    from service.telemetry.metrics import AuthMetrics
+    from service.users.directory import Directory
+    from service.users.model import NewUser, User
+
+
+class _Undone(Exception):
+    """Ends a rehearsal's transaction by rolling it back."""
+
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        self.user = user
+
+
+class Accounts:
+    """An account is a user in the directory and, mostly, a password."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        directory: Directory,
+        hasher: Hasher,
+        registration_open: bool,
+        metrics: AuthMetrics,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._hasher = hasher
+        self._registration_open = registration_open
+        self._metrics = metrics
+
+    async def register(self, new: NewUser, password: Password) -> None:
+        """Make an account for oneself. Does and answers the same when the address is taken.
+
+        Raises:
+            RegistrationClosed: the configuration does not offer it.
+            Overloaded: too many passwords are being hashed.
+
+        """
+        if not self._registration_open:
+            raise RegistrationClosed
+        hashed = await self._hasher.hash(password)
+        self._metrics.registered(await self._database.transact(lambda conn: self._add_quietly(conn, new, hashed)))
+
+    async def create(self, new: NewUser, password: Password | None) -> User:
+        """Make an account for someone else, with a password or without one.
+
+        Raises:
+            EmailTaken: another user has the address.
+            Overloaded: too many passwords are being hashed.
+
+        """
+        hashed = None if password is None else await self._hasher.hash(password)
+        return await self._database.transact(lambda conn: self._add(conn, new, hashed))
+
+    async def rehearse(self, new: NewUser, _: Password | None) -> User:
+        """Do what `create` does, but for the hash, and undo it (AIP-163). The user returned was never there.
+
+        Raises:
+            EmailTaken: another user has the address.
+
+        """
+        try:
+            await self._database.transact(lambda conn: self._add_and_undo(conn, new))
+        except _Undone as undone:
+            return undone.user
+        raise AssertionError("a rehearsal ends by being undone")
+
+    async def _add_and_undo(self, conn: Connection, new: NewUser) -> None:
+        raise _Undone(await self._directory.add(conn, new))
+
+    async def _add_quietly(self, conn: Connection, new: NewUser, hashed: str) -> str:
+        """Add the account, or write as much to the disk as if: either way two statements and one commit."""
+        try:
+            await self._add(conn, new, hashed)
+        except EmailTaken:
+            await FLUSH_LIKE_AN_INSERT.one(conn)
+            return "taken"
+        return "created"
+
+    async def _add(self, conn: Connection, new: NewUser, hashed: str | None) -> User:
+        user = await self._directory.add(conn, new)
+        if hashed is not None:
+            await INSERT_PASSWORD.execute(conn, user_id=user.id.value, hash=hashed)
+        return user

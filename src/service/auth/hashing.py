@@ -1,0 +1,170 @@
+"""Argon2id in a bounded pool of its own: never on the event loop, never queued without end (RFC 9106)."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from argon2 import PasswordHasher, extract_parameters
+from argon2.exceptions import InvalidHashError, VerificationError
+from opentelemetry import trace
+
+from service.auth.passwords import Password
+from service.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from service.telemetry.metrics import HashMetrics
+
+Result = TypeVar("Result")
+
+_PEPPERED = "hmac-sha256:"
+_MAX_MEMORY_KIB = 256 * 1024
+_MAX_TIME_COST = 16
+_MAX_PARALLELISM = 16
+_NICENESS = 19
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2Parameters:
+    """The cost of a hash (RFC 9106 §4; the default is OWASP's)."""
+
+    memory_kib: int = 19456
+    time_cost: int = 2
+    parallelism: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What verifying a password found."""
+
+    matches: bool
+    outdated: bool
+    """Whether the stored hash has other parameters, or another pepper, than new ones get."""
+
+
+class Hasher:
+    """Hashes and verifies passwords on `threads` low-priority threads with at most `queue` jobs waiting.
+
+    An async context manager; leaving it waits for the hashes in progress.
+    """
+
+    def __init__(
+        self, parameters: Argon2Parameters, *, threads: int, queue: int, pepper: bytes | None, metrics: HashMetrics
+    ) -> None:
+        self._argon2 = PasswordHasher(parameters.time_cost, parameters.memory_kib, parameters.parallelism)
+        self._pepper = pepper
+        self._metrics = metrics
+        self._limit = threads + queue
+        self._threads = threads
+        self._jobs = 0
+        self._pool = ThreadPoolExecutor(threads, "argon2", initializer=_yield_to_the_event_loop)
+        self._dummy = ""
+
+    async def __aenter__(self) -> Self:
+        """Compute the hash that unknown users are verified against: a real one, of a password nobody has."""
+        self._dummy = await self._run(lambda: self._encode(Password.parse(os.urandom(32).hex())))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+
+    async def hash(self, password: Password) -> str:
+        """Return a new hash in PHC string format.
+
+        Raises:
+            Overloaded: the queue is full.
+
+        """
+        with trace.get_tracer(__name__).start_as_current_span("argon2id hash"):
+            return await self._run(lambda: self._encode(password))
+
+    async def verify(self, password: Password, stored: str | None) -> Verdict:
+        """Compare a password with a stored hash. Without one the same work is done and the answer is no.
+
+        Raises:
+            Overloaded: the queue is full.
+
+        """
+        with trace.get_tracer(__name__).start_as_current_span("argon2id verify"):
+            matches = await self._run(lambda: self._matches(password, stored or self._dummy))
+        if stored is None or not matches:
+            return Verdict(matches=False, outdated=False)
+        return Verdict(matches=True, outdated=self._outdated(stored))
+
+    @property
+    def jobs(self) -> int:
+        """How many hashes are waiting or in progress."""
+        return self._jobs
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
+        if self._jobs >= self._limit:
+            self._metrics.refused()
+            raise Overloaded("password_hashing", retry_after=1.0)
+        self._jobs += 1
+        job = self._pool.submit(work)
+        loop = asyncio.get_running_loop()
+        # Not in a finally: a cancelled caller goes at once, its hash holds the slot until the thread is done with it.
+        job.add_done_callback(lambda _: _tell(loop, self._done))
+        with self._metrics.measure():
+            return await asyncio.wrap_future(job)
+
+    def _done(self) -> None:
+        self._jobs -= 1
+
+    def _encode(self, password: Password) -> str:
+        if self._pepper is None:
+            return self._argon2.hash(password.reveal())
+        return _PEPPERED + self._argon2.hash(self._peppered(password, self._pepper))
+
+    def _matches(self, password: Password, stored: str) -> bool:
+        encoded = stored.removeprefix(_PEPPERED)
+        if encoded == stored:
+            secret = password.reveal()
+        elif self._pepper is not None:
+            secret = self._peppered(password, self._pepper)
+        else:
+            return False
+        try:
+            return _affordable(encoded) and self._argon2.verify(encoded, secret)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    def _outdated(self, stored: str) -> bool:
+        encoded = stored.removeprefix(_PEPPERED)
+        return (encoded == stored) != (self._pepper is None) or self._argon2.check_needs_rehash(encoded)
+
+    @staticmethod
+    def _peppered(password: Password, pepper: bytes) -> bytes:
+        return hmac.digest(pepper, password.reveal(), "sha256")
+
+
+def _affordable(encoded: str) -> bool:
+    """Refuse stored parameters that would let one row stop the service: m=4 GiB takes half a minute to verify."""
+    found = extract_parameters(encoded)
+    return (
+        found.memory_cost <= _MAX_MEMORY_KIB
+        and found.time_cost <= _MAX_TIME_COST
+        and found.parallelism <= _MAX_PARALLELISM
+    )
+
+
+def _yield_to_the_event_loop() -> None:
+    """Give hashing threads the lowest priority: a login storm then costs other calls next to nothing (facts: p99)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback)

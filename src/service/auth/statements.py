@@ -1,0 +1,100 @@
+"""The auth feature's SQL. Each statement is proven against the migrated schema before it ships."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from service.db.statement import Command, Statement
+
+
+class CandidateRow(NamedTuple):
+    """Who may be logging in, and what their password is checked against."""
+
+    id: UUID
+    state: str
+    roles: list[str]
+    delete_time: datetime | None
+    hash: str | None
+
+
+class SigningKeyRow(NamedTuple):
+    """A signing key; its private part is sealed under the master secret."""
+
+    kid: str
+    algorithm: str
+    state: str
+    public_jwk: dict[str, Any]
+    private_key: bytes
+
+
+class FlushRow(NamedTuple):
+    """That something was written."""
+
+    written: bool
+
+
+FIND_CANDIDATE = Statement(
+    "auth.find_candidate",
+    """
+    SELECT users.id, users.state, users.roles, users.delete_time, passwords.hash
+    FROM users
+    LEFT JOIN passwords ON passwords.user_id = users.id
+    WHERE users.email_canonical = %(email_canonical)s
+    """,
+    row=CandidateRow,
+    params={"email_canonical": str},
+    not_null={"id", "state", "roles"},
+)
+
+INSERT_PASSWORD = Command(
+    "auth.insert_password",
+    "INSERT INTO passwords (user_id, hash) VALUES (%(user_id)s, %(hash)s)",
+    params={"user_id": UUID, "hash": str},
+)
+
+# Only if it is still the hash that was verified: a password changed meanwhile must not be undone.
+REPLACE_HASH = Command(
+    "auth.replace_hash",
+    """
+    UPDATE passwords SET hash = %(new_hash)s, update_time = now()
+    WHERE user_id = %(user_id)s AND hash = %(old_hash)s
+    """,
+    params={"user_id": UUID, "old_hash": str, "new_hash": str},
+)
+
+# What a registration of a taken address writes instead of a user: a record in the write-ahead log that nobody reads,
+# so that its commit waits for the disk just as long as the other one does.
+FLUSH_LIKE_AN_INSERT = Statement(
+    "auth.flush_like_an_insert",
+    "SELECT pg_logical_emit_message(true, 'gatelodge', repeat(' ', 512)) IS NOT NULL AS written",
+    row=FlushRow,
+    params={},
+    not_null={"written"},
+)
+
+LIST_SIGNING_KEYS = Statement(
+    "auth.list_signing_keys",
+    "SELECT kid, algorithm, state, public_jwk, private_key FROM signing_keys ORDER BY create_time, kid",
+    row=SigningKeyRow,
+    params={},
+)
+
+# Replicas that start together each bring a key; the partial unique index lets one of them in.
+INSERT_FIRST_SIGNING_KEY = Command(
+    "auth.insert_first_signing_key",
+    """
+    INSERT INTO signing_keys (kid, algorithm, state, public_jwk, private_key)
+    VALUES (%(kid)s, %(algorithm)s, 'active', %(public_jwk)s, %(private_key)s)
+    ON CONFLICT DO NOTHING
+    """,
+    params={"kid": str, "algorithm": str, "public_jwk": Jsonb, "private_key": bytes},
+)
+
+
+def as_json(value: dict[str, Any]) -> Jsonb:
+    """Wrap a value for a ``jsonb`` parameter."""
+    return Jsonb(value)

@@ -1,0 +1,83 @@
+"""The directory: who has an account. Owns its reads; writes join the transaction of the use case that asks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.errors import EmailTaken, UserNotFound
+from service.users.model import User, UserId, UserState
+from service.users.statements import FIND_BY_EMAIL, FIND_BY_ID, INSERT, UserRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from service.db import Connection, Database
+    from service.users.model import Email, NewUser
+
+
+class Directory:
+    """Finds and adds users. `new_id` makes UUIDv7s, so that ids grow with time and indexes stay compact."""
+
+    def __init__(self, *, database: Database, new_id: Callable[[], UUID]) -> None:
+        self._database = database
+        self._new_id = new_id
+
+    async def get(self, user_id: UserId) -> User:
+        """Return the user with this id, also when deleted (AIP-164).
+
+        Raises:
+            UserNotFound: there is none.
+
+        """
+        return _found(await self._database.read(lambda conn: FIND_BY_ID.optional(conn, user_id=user_id.value)))
+
+    async def lookup(self, email: Email) -> User:
+        """Return the user whose address has this canonical form.
+
+        Raises:
+            UserNotFound: there is none.
+
+        """
+        canonical = email.canonical
+        return _found(await self._database.read(lambda conn: FIND_BY_EMAIL.optional(conn, email_canonical=canonical)))
+
+    async def add(self, conn: Connection, new: NewUser) -> User:
+        """Add a user in the caller's transaction.
+
+        Raises:
+            EmailTaken: another user has the address; the transaction can go on.
+
+        """
+        row = await INSERT.optional(
+            conn,
+            user_id=self._new_id(),
+            email=new.email.typed,
+            email_canonical=new.email.canonical,
+            display_name=new.display_name.text,
+            roles=sorted(new.roles),
+        )
+        if row is None:
+            raise EmailTaken
+        return _user(row)
+
+
+def _found(row: UserRow | None) -> User:
+    if row is None:
+        raise UserNotFound
+    return _user(row)
+
+
+def _user(row: UserRow) -> User:
+    return User(
+        id=UserId(row.id),
+        email=row.email,
+        display_name=row.display_name,
+        state=UserState(row.state),
+        roles=tuple(row.roles),
+        email_verified=row.email_verified,
+        version=row.version,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        delete_time=row.delete_time,
+    )
