@@ -36,3 +36,44 @@ proto-check: $(SYNCED) ## Lint the protos, refuse breaking changes, and fail whe
 	@fresh=$$(mktemp -d) && $(MAKE) --no-print-directory proto STUBS=$$fresh \
 	  && diff -r -x __pycache__ -x pyproject.toml -x '*.egg-info' generated $$fresh \
 	  && rm -r $$fresh || { echo 'generated/ differs from the protos: run make proto and commit' >&2; exit 1; }
+
+# --- daily use -------------------------------------------------------------------------------------------------------
+
+.PHONY: run migrate admin test check lint types imports sql-proof docs docs-check lock-check format
+run: $(SYNCED) ## Start the service with an embedded PostgreSQL under var/
+	@$(BIN)/gatelodge serve
+
+migrate: $(SYNCED) ## Bring the database's schema up to date
+	@$(BIN)/gatelodge migrate
+
+test: $(SYNCED) ## Run the whole test suite
+	@$(BIN)/pytest
+
+format: $(SYNCED) ## Format the code
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+# --- what must hold before a merge -----------------------------------------------------------------------------------
+
+check: lock-check lint types imports proto-check sql-proof docs-check ## Lint, types, import rules, protos, SQL proof, pages
+	@echo 'all checks passed'
+
+lock-check: $(SYNCED)
+	@$(BIN)/uv lock --check --quiet
+
+lint: $(SYNCED)
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+
+types: $(SYNCED)
+	@$(BIN)/mypy
+
+imports: $(SYNCED)
+	@$(BIN)/lint-imports --no-cache > .import-linter.log || { cat .import-linter.log; exit 1; }; rm -f .import-linter.log
+
+sql-proof: $(SYNCED) ## Prove every SQL statement against the migrated schema
+	@$(BIN)/python -m service.db.proof
+
+docs: $(SYNCED) ## Write the pages made from code: errors, configuration
+	@$(BIN)/python -m service.rpc.errors_page && $(BIN)/python -m service.settings_page
+
+docs-check: $(SYNCED)
+	@$(BIN)/python -m service.rpc.errors_page --check && $(BIN)/python -m service.settings_page --check

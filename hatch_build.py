@@ -17,7 +17,7 @@ class BakeCommit(BuildHookInterface):  # type: ignore[type-arg]
             return
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=self.root, capture_output=True, text=True, check=False
-        )  # noqa: S607 - the git of whoever builds
+        )
         if commit.returncode == 0:
             baked = Path(tempfile.mkdtemp()) / "COMMIT"
             baked.write_text(commit.stdout)

@@ -8,10 +8,11 @@ from service.auth.statements import FLUSH_LIKE_AN_INSERT, INSERT_PASSWORD
 from service.errors import EmailTaken, RegistrationClosed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from service.auth.hashing import Hasher
     from service.auth.passwords import Password
     from service.db import Connection, Database
-    from service.telemetry.metrics import AuthMetrics
     from service.users.directory import Directory
     from service.users.model import NewUser, User
 
@@ -25,7 +26,7 @@ class _Undone(Exception):
 
 
 class Accounts:
-    """An account is a user in the directory and, mostly, a password."""
+    """An account is a user in the directory and, mostly, a password. `count` is told how each registration ended."""
 
     def __init__(
         self,
@@ -34,13 +35,13 @@ class Accounts:
         directory: Directory,
         hasher: Hasher,
         registration_open: bool,
-        metrics: AuthMetrics,
+        count: Callable[[str], None],
     ) -> None:
         self._database = database
         self._directory = directory
         self._hasher = hasher
         self._registration_open = registration_open
-        self._metrics = metrics
+        self._count = count
 
     async def register(self, new: NewUser, password: Password) -> None:
         """Make an account for oneself. Does and answers the same when the address is taken.
@@ -53,7 +54,7 @@ class Accounts:
         if not self._registration_open:
             raise RegistrationClosed
         hashed = await self._hasher.hash(password)
-        self._metrics.registered(await self._database.transact(lambda conn: self._add_quietly(conn, new, hashed)))
+        self._count(await self._database.transact(lambda conn: self._add_quietly(conn, new, hashed)))
 
     async def create(self, new: NewUser, password: Password | None) -> User:
         """Make an account for someone else, with a password or without one.

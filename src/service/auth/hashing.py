@@ -7,6 +7,7 @@ import hmac
 import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -17,12 +18,12 @@ from opentelemetry import trace
 
 from service.auth.passwords import Password
 from service.errors import Overloaded
+from service.telemetry.readings import HashQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from service.telemetry.metrics import HashMetrics
 
 Result = TypeVar("Result")
 
@@ -54,18 +55,28 @@ class Verdict:
 class Hasher:
     """Hashes and verifies passwords on `threads` low-priority threads with at most `queue` jobs waiting.
 
+    `took` is told the seconds each hash was computed for, from its thread. `pepper` is a key that the hashes depend on
+    and the database does not hold; None for hashes that stand alone.
+
     An async context manager; leaving it waits for the hashes in progress.
     """
 
     def __init__(
-        self, parameters: Argon2Parameters, *, threads: int, queue: int, pepper: bytes | None, metrics: HashMetrics
+        self,
+        parameters: Argon2Parameters,
+        *,
+        threads: int,
+        queue: int,
+        pepper: bytes | None,
+        took: Callable[[float], None],
     ) -> None:
         self._argon2 = PasswordHasher(parameters.time_cost, parameters.memory_kib, parameters.parallelism)
         self._pepper = pepper
-        self._metrics = metrics
-        self._limit = threads + queue
+        self._took = took
+        self._queue = queue
         self._threads = threads
         self._jobs = 0
+        self._refused = 0
         self._pool = ThreadPoolExecutor(threads, "argon2", initializer=_yield_to_the_event_loop)
         self._dummy = ""
 
@@ -102,22 +113,29 @@ class Hasher:
             return Verdict(matches=False, outdated=False)
         return Verdict(matches=True, outdated=self._outdated(stored))
 
-    @property
-    def jobs(self) -> int:
-        """How many hashes are waiting or in progress."""
-        return self._jobs
+    def stats(self) -> HashQueue:
+        """Return what the metrics page shows; safe from any thread."""
+        jobs = self._jobs
+        active = min(jobs, self._threads)
+        return HashQueue(active=active, queued=jobs - active, limit=self._queue, refused=self._refused)
 
     async def _run(self, work: Callable[[], Result]) -> Result:
-        if self._jobs >= self._limit:
-            self._metrics.refused()
+        if self._jobs >= self._threads + self._queue:
+            self._refused += 1
             raise Overloaded("password_hashing", retry_after=1.0)
         self._jobs += 1
-        job = self._pool.submit(work)
+        job = self._pool.submit(self._timed, work)
         loop = asyncio.get_running_loop()
         # Not in a finally: a cancelled caller goes at once, its hash holds the slot until the thread is done with it.
         job.add_done_callback(lambda _: _tell(loop, self._done))
-        with self._metrics.measure():
-            return await asyncio.wrap_future(job)
+        return await asyncio.wrap_future(job)
+
+    def _timed(self, work: Callable[[], Result]) -> Result:
+        start = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self._took(time.perf_counter() - start)
 
     def _done(self) -> None:
         self._jobs -= 1

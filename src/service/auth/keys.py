@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from service.auth.sealing import SealBroken
-from service.auth.statements import INSERT_FIRST_SIGNING_KEY, LIST_SIGNING_KEYS, SigningKeyRow, as_json
+from service.auth.statements import INSERT_FIRST_SIGNING_KEY, LIST_SIGNING_KEYS, SigningKeyRow
 
 if TYPE_CHECKING:
     from service.auth.sealing import Seal
@@ -86,7 +86,7 @@ async def load_or_create(database: Database, seal: Seal) -> KeyRing:
     """
     rows = await database.read(LIST_SIGNING_KEYS.all)
     if not any(row.state == "active" for row in rows):
-        await _insert(database, seal, _new_key())
+        await _insert(database, seal, new_key())
         rows = await database.read(LIST_SIGNING_KEYS.all)
     keys = {row.kid: (row, _open(row, seal)) for row in rows}
     active = next(key for row, key in keys.values() if row.state == "active")
@@ -97,15 +97,15 @@ async def _insert(database: Database, seal: Seal, key: SigningKey) -> None:
     public = key.public
     secret = key.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     box = seal.seal(secret, label=public.kid)
-    jwk = as_json(public.jwk())
     await database.transact(
         lambda conn: INSERT_FIRST_SIGNING_KEY.execute(
-            conn, kid=public.kid, algorithm=public.alg, public_jwk=jwk, private_key=box
+            conn, kid=public.kid, algorithm=public.alg, public_jwk=public.jwk(), private_key=box
         )
     )
 
 
-def _new_key() -> SigningKey:
+def new_key() -> SigningKey:
+    """Make a key for ES256."""
     return _signing_key(ec.generate_private_key(ec.SECP256R1()))
 
 

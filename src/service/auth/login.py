@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from service.auth.passwords import Password
     from service.auth.tokens import AccessToken, TokenIssuer
     from service.db import Database
-    from service.telemetry.metrics import AuthMetrics
     from service.users.model import Email
 
 _log = structlog.get_logger("gatelodge.auth")
@@ -36,7 +35,8 @@ class LoggedIn:
 class Login:
     """Checks passwords and opens sessions.
 
-    Unknown, wrong and disabled cost the same: one query, one hash, one answer (OWASP ASVS 5.0 V6.3.8).
+    Unknown, wrong and disabled cost the same: one query, one hash, one answer (OWASP ASVS 5.0 V6.3.8). `count` is told
+    how each attempt ended.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Login:
         hasher: Hasher,
         issuer: TokenIssuer,
         new_id: Callable[[], UUID],
-        metrics: AuthMetrics,
+        count: Callable[[str], None],
     ) -> None:
         self._database = database
         self._hasher = hasher
         self._issuer = issuer
         self._new_id = new_id
-        self._metrics = metrics
+        self._count = count
 
     async def __call__(self, email: Email, password: Password) -> LoggedIn:
         """Log a user in.
@@ -66,7 +66,7 @@ class Login:
         found = await self._database.read(lambda conn: FIND_CANDIDATE.optional(conn, email_canonical=canonical))
         verdict = await self._hasher.verify(password, found.hash if found else None)
         outcome = _outcome(found, matches=verdict.matches)
-        self._metrics.logged_in(outcome)
+        self._count(outcome)
         if found is None or outcome != "success":
             raise LoginFailed
         if verdict.outdated:

@@ -9,17 +9,17 @@ from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2, tokens_pb2_gr
 from service.auth.passwords import Password
 from service.call import principal
 from service.errors import together
+from service.rpc.timestamps import timestamp
 from service.users.model import DisplayName, Email, NewUser
 from service.users.servicer import to_proto
 
 if TYPE_CHECKING:
-    import grpc.aio
-
     from service.auth.accounts import Accounts
     from service.auth.keys import KeyRing
     from service.auth.login import Login
     from service.auth.passwords import PasswordPolicy
     from service.auth.profile import Profile
+    from service.rpc.context import Context
 
 
 class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
@@ -38,9 +38,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self._profile = profile
         self._policy = policy
 
-    async def Register(
-        self, request: auth_pb2.RegisterRequest, _: grpc.aio.ServicerContext
-    ) -> auth_pb2.RegisterResponse:
+    async def Register(self, request: auth_pb2.RegisterRequest, _: Context) -> auth_pb2.RegisterResponse:
         """Make an account for oneself."""
         email, password, name = together(
             lambda: Email.parse(request.email),
@@ -50,7 +48,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         await self._accounts.register(NewUser(email, name), password)
         return auth_pb2.RegisterResponse()
 
-    async def Login(self, request: auth_pb2.LoginRequest, _: grpc.aio.ServicerContext) -> auth_pb2.LoginResponse:
+    async def Login(self, request: auth_pb2.LoginRequest, _: Context) -> auth_pb2.LoginResponse:
         """Exchange email and password for an access token."""
         email, password = together(
             lambda: Email.parse(request.email),
@@ -59,11 +57,11 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         logged_in = await self._login(email, password)
         return auth_pb2.LoginResponse(
             access_token=logged_in.token.text,
-            expire_time=logged_in.token.expire_time,
+            expire_time=timestamp(logged_in.token.expire_time),
             user_id=str(logged_in.user_id),
         )
 
-    async def GetMe(self, _: auth_pb2.GetMeRequest, __: grpc.aio.ServicerContext) -> auth_pb2.GetMeResponse:
+    async def GetMe(self, _: auth_pb2.GetMeRequest, __: Context) -> auth_pb2.GetMeResponse:
         """Return the user whose token the call carries."""
         return auth_pb2.GetMeResponse(user=to_proto(await self._profile.of(principal())))
 
@@ -74,7 +72,7 @@ class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
     def __init__(self, *, keys: KeyRing) -> None:
         self._keys = keys
 
-    async def GetJwks(self, _: tokens_pb2.GetJwksRequest, __: grpc.aio.ServicerContext) -> tokens_pb2.GetJwksResponse:
+    async def GetJwks(self, _: tokens_pb2.GetJwksRequest, __: Context) -> tokens_pb2.GetJwksResponse:
         """Return the keys that verify access tokens."""
         return tokens_pb2.GetJwksResponse(
             keys=[tokens_pb2.JsonWebKey(**key.jwk()) for key in self._keys.verifying.values()]

@@ -6,8 +6,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
-
 from service.db.statement import Command, Statement
 
 
@@ -91,10 +89,5 @@ INSERT_FIRST_SIGNING_KEY = Command(
     VALUES (%(kid)s, %(algorithm)s, 'active', %(public_jwk)s, %(private_key)s)
     ON CONFLICT DO NOTHING
     """,
-    params={"kid": str, "algorithm": str, "public_jwk": Jsonb, "private_key": bytes},
+    params={"kid": str, "algorithm": str, "public_jwk": dict[str, Any], "private_key": bytes},
 )
-
-
-def as_json(value: dict[str, Any]) -> Jsonb:
-    """Wrap a value for a ``jsonb`` parameter."""
-    return Jsonb(value)

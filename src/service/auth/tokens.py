@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -13,6 +12,7 @@ from service.errors import CredentialsInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from service.auth.keys import KeyRing, PublicKey

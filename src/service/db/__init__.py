@@ -1,4 +1,12 @@
-"""The database room: the only one, with the features' ``statements.py``, that knows psycopg.
+"""The database room: the pool, statements, transactions, migrations, the SQL proof, the embedded PostgreSQL.
 
-Rules receive a `Connection` and pass it on; they never import psycopg.
+Owns everything that knows psycopg. Features declare `Statement` and `Command` objects in their ``statements.py``, and
+their rules receive a `Connection` they only pass on. Depends on ``call`` (deadlines) and ``errors``; on no feature.
 """
+
+from service.db.lending import PoolOptions
+from service.db.pool import Database, PoolStats
+from service.db.statement import Command, Connection, Statement
+from service.db.transactions import Isolation
+
+__all__ = ["Command", "Connection", "Database", "Isolation", "PoolOptions", "PoolStats", "Statement"]

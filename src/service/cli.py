@@ -1,0 +1,167 @@
+"""The ``gatelodge`` command: reads arguments and settings, calls the app or an operation, prints the answer."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import json
+import secrets
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+from service import operations
+from service.access import ADMIN
+from service.app import opened_accounts
+from service.auth.passwords import PasswordPolicy
+from service.build import this_build
+from service.errors import DomainError, InvalidArgument
+from service.process import serve
+from service.rpc.probe import check
+from service.settings import Settings, SettingsError, load, redacted
+from service.users.model import DisplayName, Email, NewUser
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from service.auth.passwords import Password
+    from service.db.migrations import Status
+    from service.users.model import User
+
+Result = TypeVar("Result")
+
+_GENERATED_BYTES = 18
+_OK, _FAILED, _MISUSED = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 not done, 2 misused. Prints one message when not done."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except SettingsError as error:
+        return _complain(str(error), _MISUSED)
+    except operations.OperationFailed as error:
+        return _complain(str(error), _FAILED)
+    except InvalidArgument as error:
+        return _complain("\n".join(f"{v.field}: {v.description}" for v in error.violations), _MISUSED)
+    except DomainError as error:
+        return _complain(f"{error.message} ({error.reason})", _FAILED)
+    except KeyboardInterrupt:
+        return 128 + 2
+    return status
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"gatelodge: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("gatelodge", description="Users and authentication, over gRPC.")
+    parser.add_argument("--version", action="version", version=str(this_build()))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
+    command.set_defaults(run=lambda _: _run(serve(load())))
+
+    command = commands.add_parser("migrate", help="bring the database's schema up to date")
+    mode = command.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--status", action="store_true", help="list the migrations, change nothing; 1 if some are missing"
+    )
+    mode.add_argument("--dry-run", action="store_true", help="print what would be applied, change nothing")
+    command.set_defaults(run=_migrate)
+
+    command = commands.add_parser("health", help="ask a running server whether it serves")
+    command.add_argument("--address", help="host:port; that of the settings unless given")
+    command.add_argument("--service", default="readiness", help="name to ask for (default: %(default)s)")
+    command.add_argument("--timeout", type=float, default=2.0, help="seconds (default: %(default)s)")
+    command.set_defaults(run=_health)
+
+    _add_users(commands.add_parser("users", help="manage users").add_subparsers(required=True, metavar="COMMAND"))
+
+    config = commands.add_parser("config", help="look at the settings").add_subparsers(required=True, metavar="COMMAND")
+    command = config.add_parser("show", help="print the settings in force as JSON, without secrets")
+    command.set_defaults(run=_show_config)
+    return parser
+
+
+def _add_users(users: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = users.add_parser("create-admin", help="make a user who holds every permission")
+    command.add_argument("--email", required=True)
+    command.add_argument("--display-name", default="")
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin")
+    source.add_argument("--generate-password", action="store_true", help="make a password and print it once")
+    command.set_defaults(run=_create_admin)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    database = load().database
+    if options.status:
+        return _print_status(_run(operations.schema_status(database)))
+    if options.dry_run:
+        for migration in _run(operations.schema_status(database)).pending:
+            print(f"-- would apply {migration.file}\n{migration.sql}")
+        return _OK
+    status = _run(operations.migrate(database, lambda done, seconds: print(f"applied {done.file} in {seconds:.2f} s")))
+    print(f"the schema is up to date: {len(status.applied)} migrations applied")
+    return _OK
+
+
+def _print_status(status: Status) -> int:
+    for row in status.applied:
+        print(f"{row.version:04}  {'newer than this release' if row in status.unknown else 'applied':<24}{row.name}")
+    for migration in status.pending:
+        print(f"{migration.version:04}  {'missing':<24}{migration.name}")
+    return _FAILED if status.pending else _OK
+
+
+def _health(options: argparse.Namespace) -> int:
+    address = options.address
+    if address is None:
+        server = load().server
+        address = f"{server.host}:{server.port}"
+    status = _run(check(address, options.service, timeout=options.timeout))
+    print(f"{options.service or 'server'} at {address}: {status}")
+    return _OK if status == "SERVING" else _FAILED
+
+
+def _create_admin(options: argparse.Namespace) -> int:
+    settings = load()
+    new = NewUser(Email.parse(options.email), DisplayName.parse(options.display_name), roles=(ADMIN,))
+    text = _new_password(options)
+    password = PasswordPolicy(settings.auth.password_min_length).parse(text)
+    user = _run(_create_user(settings, new, password))
+    print(f"administrator {user.email} created, id {user.id}")
+    if options.generate_password:
+        print(f"password: {text}")
+    return _OK
+
+
+async def _create_user(settings: Settings, new: NewUser, password: Password) -> User:
+    async with opened_accounts(settings) as accounts:
+        return await accounts.create(new, password)
+
+
+def _new_password(options: argparse.Namespace) -> str:
+    if options.generate_password:
+        return secrets.token_urlsafe(_GENERATED_BYTES)
+    if options.password_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise operations.OperationFailed("no terminal to ask for the password: use --password-stdin")
+    text = getpass.getpass("Password: ")
+    if text != getpass.getpass("Again: "):
+        raise operations.OperationFailed("the two passwords differ")
+    return text
+
+
+def _show_config(_: argparse.Namespace) -> int:
+    print(json.dumps(redacted(load()), indent=2, ensure_ascii=False))
+    return _OK
+
+
+def _run(work: Coroutine[object, object, Result]) -> Result:
+    return asyncio.run(work)

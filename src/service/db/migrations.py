@@ -1,0 +1,184 @@
+"""The schema's history: numbered plain SQL files, checksummed, applied one runner at a time.
+
+A file runs in a transaction of its own together with its row in ``schema_migrations``, so a run killed half-way has
+done whole files only. A file whose first line is ``-- gatelodge: no-transaction`` runs statement by statement in
+autocommit (``CREATE INDEX CONCURRENTLY``); its statements must bear being run again (``IF NOT EXISTS``).
+
+The connection must be a direct one: a session-level advisory lock means nothing through PgBouncer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.db.migration_files import Migration, MigrationError, folder, load, statements_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from service.db.statement import Connection
+
+__all__ = ["Applied", "Migration", "MigrationError", "Status", "folder", "load", "pending", "status", "up"]
+
+_LOCK = 0x6761_7465_6C6F_6467  # "gatelodg"
+_TABLE = b"""
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version bigint PRIMARY KEY,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    duration_ms bigint NOT NULL
+)"""
+_INSERT = "INSERT INTO schema_migrations (version, name, checksum, duration_ms) VALUES (%s, %s, %s, %s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A migration the database has."""
+
+    version: int
+    name: str
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a database stands to the files."""
+
+    applied: tuple[Applied, ...]
+    pending: tuple[Migration, ...]
+    """What `up` would run, in order: the dry run."""
+    unknown: tuple[Applied, ...]
+    """Applied by a newer release than this one; tolerated."""
+
+
+async def status(conn: Connection, migrations: Sequence[Migration]) -> Status:
+    """Compare the database with the files.
+
+    Raises:
+        MigrationError: an applied file was changed or renamed, or one is missing below an applied one.
+
+    """
+    applied = await _applied(conn)
+    known = {migration.version: migration for migration in migrations}
+    for row in applied:
+        _compare(row, known.get(row.version))
+    latest = max((row.version for row in applied), default=0)
+    todo = tuple(known[version] for version in sorted(known.keys() - {row.version for row in applied}))
+    if todo and todo[0].version < latest:
+        raise MigrationError(f"{todo[0].file} was never applied, but later ones were: the history was rewritten")
+    return Status(applied, todo, tuple(row for row in applied if row.version not in known))
+
+
+async def pending(conn: Connection, migrations: Sequence[Migration]) -> tuple[Migration, ...]:
+    """Return what `up` would run, in order. Raises as `status`."""
+    return (await status(conn, migrations)).pending
+
+
+async def up(
+    conn: Connection,
+    migrations: Sequence[Migration],
+    *,
+    on_applied: Callable[[Migration, float], None] | None = None,
+    patience: float = 600.0,
+) -> Status:
+    """Apply what is pending, and return the status afterwards. One runner at a time; the others wait.
+
+    Args:
+        conn: a direct connection in autocommit, without a statement timeout.
+        migrations: all of them, from `load`.
+        on_applied: told of each file when it is done, and the seconds it took.
+        patience: seconds to wait for another runner.
+
+    Raises:
+        MigrationError: as `status`; another runner held the lock for too long; a file ended its own transaction.
+        psycopg.Error: a file's SQL failed. Its transaction was rolled back; the files before it stay applied.
+
+    """
+    if not conn.autocommit:
+        raise MigrationError("migrations need a connection in autocommit")
+    async with _alone(conn, patience):
+        await conn.execute(_TABLE, prepare=False)
+        for migration in await pending(conn, migrations):
+            took = await (_apply(conn, migration) if migration.transaction else _apply_stepwise(conn, migration))
+            if on_applied:
+                on_applied(migration, took)
+        return await status(conn, migrations)
+
+
+@asynccontextmanager
+async def _alone(conn: Connection, patience: float) -> AsyncIterator[None]:
+    """Hold the lock; polled, because a session *waiting* for it would deadlock with CREATE INDEX CONCURRENTLY."""
+    give_up = time.monotonic() + patience
+    while not await _try(conn, b"SELECT pg_try_advisory_lock(%s)"):
+        if time.monotonic() > give_up:
+            raise MigrationError(f"another migration run has held the lock for {patience:.0f} s")
+        await asyncio.sleep(0.1)
+    try:
+        yield
+    finally:
+        if not conn.closed:
+            await _try(conn, b"SELECT pg_advisory_unlock(%s)")
+
+
+async def _try(conn: Connection, sql: bytes) -> bool:
+    cursor = await conn.execute(sql, (_LOCK,))
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _applied(conn: Connection) -> tuple[Applied, ...]:
+    cursor = await conn.execute(b"SELECT to_regclass('schema_migrations') IS NOT NULL")
+    if await cursor.fetchone() != (True,):
+        return ()
+    cursor = await conn.execute(b"SELECT version, name, checksum FROM schema_migrations ORDER BY version")
+    return tuple([Applied(*row) async for row in cursor])
+
+
+def _compare(row: Applied, migration: Migration | None) -> None:
+    if migration is None:
+        return
+    if row.name != migration.name:
+        raise MigrationError(f"{migration.file} was applied under the name {row.name!r}: applied files keep theirs")
+    if row.checksum != migration.checksum:
+        raise MigrationError(f"{migration.file} was changed after it was applied: restore it and add a new file")
+
+
+async def _apply(conn: Connection, migration: Migration) -> float:
+    start = time.monotonic()
+    async with conn.transaction():
+        await conn.execute(migration.sql.encode(), prepare=False)
+        if conn.info.transaction_status.name != "INTRANS":
+            raise MigrationError(f"{migration.file} ends its own transaction: leave BEGIN and COMMIT to the runner")
+        await _record(conn, migration, start)
+    return time.monotonic() - start
+
+
+async def _apply_stepwise(conn: Connection, migration: Migration) -> float:
+    start = time.monotonic()
+    await _drop_broken_indexes(conn, migration)
+    for sql in statements_of(migration.sql):
+        await conn.execute(sql.encode(), prepare=False)
+    await _record(conn, migration, start)
+    return time.monotonic() - start
+
+
+async def _drop_broken_indexes(conn: Connection, migration: Migration) -> None:
+    """Drop what a killed CREATE INDEX CONCURRENTLY left: IF NOT EXISTS would take it for done."""
+    cursor = await conn.execute(
+        b"SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relname FROM pg_index i"
+        b" JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' JOIN pg_namespace n ON n.oid = c.relnamespace"
+        b" WHERE NOT i.indisvalid"
+    )
+    for index, name in await cursor.fetchall():
+        if name in migration.sql:
+            await conn.execute(f"DROP INDEX CONCURRENTLY {index}".encode(), prepare=False)
+
+
+async def _record(conn: Connection, migration: Migration, start: float) -> None:
+    took = round((time.monotonic() - start) * 1000)
+    await conn.execute(_INSERT, (migration.version, migration.name, migration.checksum, took))

@@ -1,0 +1,52 @@
+"""The schema of the database at a URL: how it stands to the files, and bringing it up to date."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from service.db import migrations
+from service.errors import DependencyUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from service.db.migrations import Migration, Status
+    from service.db.statement import Connection
+
+
+async def status(url: str) -> Status:
+    """Compare the database with the files of this release.
+
+    Raises:
+        DependencyUnavailable: the database cannot be reached.
+        MigrationError: the history in the database is not that of the files.
+
+    """
+    async with _directly(url) as conn:
+        return await migrations.status(conn, migrations.load(migrations.folder()))
+
+
+async def migrate(url: str, on_applied: Callable[[Migration, float], None]) -> Status:
+    """Apply what is missing, one runner at a time; `on_applied` hears of each file and the seconds it took.
+
+    Raises:
+        DependencyUnavailable: the database cannot be reached.
+        MigrationError: the history in the database is not that of the files, or another runner holds the lock.
+
+    """
+    async with _directly(url) as conn:
+        return await migrations.up(conn, migrations.load(migrations.folder()), on_applied=on_applied)
+
+
+@asynccontextmanager
+async def _directly(url: str) -> AsyncIterator[Connection]:
+    """Open a connection of its own: an advisory lock belongs to a session, and no statement timeout may cut in."""
+    try:
+        conn = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="gatelodge-migrate")
+    except psycopg.OperationalError as error:
+        raise DependencyUnavailable("database") from error
+    async with conn:
+        yield conn

@@ -1,0 +1,100 @@
+"""What an operator does to the schema from the command line; on start it is done only where the settings say so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.db import schema
+from service.db.embedded import EmbeddedError
+from service.db.migrations import MigrationError
+from service.development import database_url
+from service.errors import DependencyUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from service.db.migrations import Migration, Status
+    from service.settings import Database
+
+_PAUSE = 1.0
+_log = structlog.get_logger("gatelodge.schema")
+
+
+class OperationFailed(Exception):
+    """The operation cannot be done; the text says why and what to do."""
+
+
+async def schema_status(settings: Database) -> Status:
+    """Return how the database stands to this release's migrations.
+
+    Raises:
+        OperationFailed: the history in the database is not that of the files, or the embedded database does not start.
+        DependencyUnavailable: the database cannot be reached.
+
+    """
+    try:
+        async with database_url(settings.url, Path(settings.embedded_dir)) as url:
+            return await schema.status(url)
+    except (MigrationError, EmbeddedError) as error:
+        raise OperationFailed(str(error)) from error
+
+
+async def migrate(settings: Database, on_applied: Callable[[Migration, float], None]) -> Status:
+    """Bring the schema up to date, one runner at a time; `on_applied` hears of each file and its seconds.
+
+    Raises:
+        OperationFailed: as `schema_status`, or another runner holds the lock for too long.
+        DependencyUnavailable: the database cannot be reached.
+
+    """
+    try:
+        async with database_url(settings.url, Path(settings.embedded_dir)) as url:
+            return await schema.migrate(url, on_applied)
+    except (MigrationError, EmbeddedError) as error:
+        raise OperationFailed(str(error)) from error
+
+
+async def prepare_schema(url: str, *, migrate_on_start: bool, patience: float) -> None:
+    """Make sure, before serving, that the schema is the one this release was proven against.
+
+    Waits at most `patience` seconds for a database that is not there yet.
+
+    Raises:
+        OperationFailed: migrations are missing and `migrate_on_start` is off, or they cannot be applied.
+        DependencyUnavailable: the database cannot be reached.
+
+    """
+    look = partial(schema.migrate, url, _log_applied) if migrate_on_start else partial(schema.status, url)
+    try:
+        status = await _patiently(look, patience)
+    except MigrationError as error:
+        raise OperationFailed(str(error)) from error
+    if status.pending:
+        names = ", ".join(migration.file for migration in status.pending)
+        raise OperationFailed(
+            f"the database's schema is behind this release (missing: {names}): run `gatelodge migrate`"
+        )
+    if status.unknown:
+        _log.info("the schema is ahead of this release", unknown=[row.version for row in status.unknown])
+
+
+async def _patiently(look: Callable[[], Awaitable[Status]], patience: float) -> Status:
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            return await look()
+        except DependencyUnavailable:
+            if time.monotonic() + _PAUSE > give_up:
+                raise
+        _log.warning("waiting for the database")
+        await asyncio.sleep(_PAUSE)
+
+
+def _log_applied(migration: Migration, seconds: float) -> None:
+    _log.info("migration applied", file=migration.file, duration_ms=round(seconds * 1000))

@@ -1,0 +1,71 @@
+"""The serving process: logs on, service up, wait for a signal, drain, out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.app import running
+from service.build import this_build
+from service.telemetry import logging
+
+if TYPE_CHECKING:
+    from service.app import App
+    from service.settings import Settings
+
+_FIRST_REQUEST = '{"email": "ada@example.com", "password": "correct horse battery staple"}'
+_log = logging.logger("gatelodge.process")
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once. Raises as `running`."""
+    build = this_build()
+    logs = logging.configure(settings.log, service="gatelodge", version=build.version, stream=sys.stderr)
+    stop = _first_signal()
+    try:
+        _log.info("starting", commit=build.commit, env=settings.env, pid=os.getpid())
+        async with running(settings) as app:
+            _log.info("serving", address=app.address, ops_address=app.ops_address)
+            if settings.log.format == "console":
+                print(_greeting(app), flush=True)
+            await stop.wait()
+        _log.info("stopped")
+    finally:
+        logs.close()
+
+
+def _first_signal() -> asyncio.Event:
+    """Return an event that the first SIGTERM or SIGINT sets; after it, signals do what they do by default."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def begin() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, begin)
+    return stop
+
+
+def _greeting(app: App) -> str:
+    """Return what a person at a terminal wants to know: where it listens, and a first call to paste."""
+    grpcurl = shutil.which("grpcurl") or str(Path(sys.executable).with_name("grpcurl"))
+    lines = [
+        "",
+        f"  {app.build}",
+        f"  gRPC     {app.address}",
+        *([f"  metrics  http://{app.ops_address}/metrics"] if app.ops_address else []),
+        "",
+        "  A first call:",
+        f"  {grpcurl} -plaintext -d '{_FIRST_REQUEST}' \\",
+        f"    {app.address} gatelodge.auth.v1.AuthService/Register",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,142 @@
+"""The standard health service."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from grpc_health.v1 import health_pb2
+
+from service.errors import Overloaded, ServiceUnknown
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+
+    from service.rpc.interceptors.layer import Context
+
+READINESS = "readiness"
+"""Whether this process can serve now: the name for a readiness probe."""
+LIVENESS = "liveness"
+"""Whether this process should go on living: always SERVING while it can answer at all."""
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+class HealthBoard:
+    """What is serving. NOT_SERVING until told otherwise, but for `LIVENESS`.
+
+    Args:
+        services: full names of the services offered; ``""``, `READINESS` and `LIVENESS` are added.
+        max_watchers: how many may watch at once.
+        on_change: is told every name with whether it serves, at first and after each change.
+
+    """
+
+    def __init__(
+        self,
+        services: Iterable[str],
+        *,
+        max_watchers: int = 1000,
+        on_change: Callable[[str, bool], None] = lambda _name, _serving: None,
+    ) -> None:
+        self._statuses: dict[str, int] = dict.fromkeys(("", READINESS, *services), NOT_SERVING) | {LIVENESS: SERVING}
+        self._watchers: set[asyncio.Event] = set()
+        self._max_watchers = max_watchers
+        self._draining = False
+        self._on_change = on_change
+        for name, status in self._statuses.items():
+            on_change(name, status == SERVING)
+
+    def set(self, name: str, status: int) -> None:
+        """Set one status and tell its watchers at once. Nothing changes any more once the board drains."""
+        if not self._draining:
+            self._statuses[name] = status
+            self._on_change(name, status == SERVING)
+            self._tell()
+
+    def set_ready(self, ready: bool) -> None:  # noqa: FBT001 - the one thing it says
+        """Set everything but `LIVENESS`."""
+        for name in self._statuses.keys() - {LIVENESS}:
+            self.set(name, SERVING if ready else NOT_SERVING)
+
+    def drain(self) -> None:
+        """Set everything but `LIVENESS` to NOT_SERVING, for good."""
+        self.set_ready(False)
+        self._draining = True
+
+    def ready(self) -> bool:
+        """Tell whether the process can serve now. Safe from any thread."""
+        return bool(self._statuses[READINESS] == SERVING)
+
+    async def until_ready(self) -> None:
+        """Wait until the process can serve."""
+        async with aclosing(self.watch(READINESS)) as statuses:
+            async for status in statuses:
+                if status == SERVING:
+                    return
+
+    def statuses(self) -> dict[str, int]:
+        """Return every name with its status."""
+        return dict(self._statuses)
+
+    async def watch(self, name: str) -> AsyncGenerator[int, None]:
+        """Yield the status of `name` now and after each change; a slow reader skips what has passed meanwhile.
+
+        Raises:
+            Overloaded: there are too many watchers.
+
+        """
+        if len(self._watchers) >= self._max_watchers:
+            raise Overloaded("health_watchers")
+        changed, last = asyncio.Event(), None
+        self._watchers.add(changed)
+        try:
+            while True:
+                changed.clear()
+                status = self._statuses.get(name, SERVICE_UNKNOWN)
+                if status != last:
+                    last = status
+                    yield status
+                await changed.wait()
+        finally:
+            self._watchers.discard(changed)
+
+    def _tell(self) -> None:
+        for changed in self._watchers:
+            changed.set()
+
+
+class HealthServicer:
+    """`grpc.health.v1.Health` on a board.
+
+    The library's own for asyncio has no `List`, answers unknown names without `ErrorInfo`, and holds a lock while it
+    writes to a watcher, so that one slow watcher holds up every change.
+    """
+
+    def __init__(self, board: HealthBoard) -> None:
+        self._board = board
+
+    async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802 - named by the proto
+        """Return the status of one name."""
+        del context
+        status = self._board.statuses().get(request.service)
+        if status is None:
+            raise ServiceUnknown
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def List(self, request: Any, context: Context) -> Any:  # noqa: N802
+        """Return all statuses."""
+        del request, context
+        statuses = self._board.statuses().items()
+        return health_pb2.HealthListResponse(
+            statuses={name: health_pb2.HealthCheckResponse(status=status) for name, status in statuses}
+        )
+
+    async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: N802
+        """Stream the status of one name, SERVICE_UNKNOWN while there is no such name."""
+        del context
+        async for status in self._board.watch(request.service):
+            yield health_pb2.HealthCheckResponse(status=status)

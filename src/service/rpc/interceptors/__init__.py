@@ -1,0 +1,75 @@
+"""The chain every call passes through, and the reason for each place in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from service.rpc.interceptors.access import Access
+from service.rpc.interceptors.access_log import AccessLog, MethodMetrics, RpcMetrics
+from service.rpc.interceptors.deadline import Deadline
+from service.rpc.interceptors.errors import Errors
+from service.rpc.interceptors.request_id import RequestId
+from service.rpc.interceptors.tracing import Tracing
+from service.rpc.interceptors.validation import Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.trace import TracerProvider
+
+    from service.access import Principal
+    from service.rpc.inflight import InFlight
+    from service.rpc.interceptors.layer import Layer
+
+__all__ = [
+    "Access",
+    "AccessLog",
+    "Deadline",
+    "Errors",
+    "MethodMetrics",
+    "RequestId",
+    "RpcMetrics",
+    "Tracing",
+    "Validation",
+    "chain",
+]
+
+
+def chain(
+    *,
+    tracer_provider: TracerProvider | None,
+    sampling_ratio: float,
+    metrics: RpcMetrics,
+    max_message_bytes: int,
+    inflight: InFlight,
+    default_deadline: float,
+    authenticate: Callable[[str], Principal],
+) -> tuple[Layer, ...]:
+    """Return the interceptors, outermost first.
+
+    Args:
+        tracer_provider: where spans go; None turns tracing off.
+        sampling_ratio: the share of calls without a ``traceparent`` to trace, 0 to 1.
+        metrics: where measurements go.
+        max_message_bytes: the largest request.
+        inflight: counts calls and ends them; shared with the drain.
+        default_deadline: seconds a call with one response may take when its client does not say.
+        authenticate: turns a token's text into who holds it, or raises `CredentialsInvalid`.
+
+    """
+    return (
+        # Outermost, so that every refusal has a span.
+        Tracing(provider=tracer_provider, ratio=sampling_ratio),
+        # Next, so that every line, error and trailer has the id.
+        RequestId(),
+        # Outside of errors, so that it sees the final code.
+        AccessLog(metrics=metrics),
+        # Outside of everything that can raise; decodes the request, since bad bytes raise as well.
+        Errors(max_message_bytes=max_message_bytes),
+        # Before any work, so that nothing is begun for a call that is too late or too much.
+        Deadline(inflight=inflight, default_seconds=default_deadline),
+        # Before validation, so that a stranger learns nothing from it.
+        Access(authenticate=authenticate),
+        # Innermost: servicers see valid requests only.
+        Validation(),
+    )

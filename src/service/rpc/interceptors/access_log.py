@@ -1,0 +1,118 @@
+"""One log line and one measurement per call, whatever becomes of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+from opentelemetry import trace
+
+from service import call
+from service.rpc.interceptors.layer import Context, Layer, Serve
+from service.rpc.outcome import FAULTS, TROUBLE, code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import grpc
+    from structlog.typing import FilteringBoundLogger
+
+    from service.rpc.methods import Method
+
+
+class MethodMetrics(Protocol):
+    """The measurements of one method."""
+
+    def started(self) -> None:
+        """Count a call in progress."""
+
+    def finished(self, code: str, seconds: float) -> None:
+        """Count a call no longer in progress, with its status code's name and how long it took."""
+
+
+class RpcMetrics(Protocol):
+    """The measurements of all methods."""
+
+    def method(self, name: str) -> MethodMetrics:
+        """Return those of ``package.Service/Method``, or of ``_OTHER`` for methods the server lacks."""
+
+
+class AccessLog(Layer):
+    """Logs each call with its final code and measures it.
+
+    Expected conditions are never ERROR: only the server's own bugs are. Health checks are DEBUG while all is well.
+
+    Args:
+        metrics: where measurements go; asked once per method.
+        log: the logger, ``gatelodge.access`` unless given.
+        clock: seconds, monotonic.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        metrics: RpcMetrics,
+        log: FilteringBoundLogger | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._meters: dict[str, MethodMetrics] = {}
+        self._log: FilteringBoundLogger = log or structlog.get_logger("gatelodge.access")
+        self._clock = clock
+
+    async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
+        """Measure and log the call."""
+        meter = self._meters.get(method.name) or self._meter(method.name)
+        start = self._clock()
+        meter.started()
+        error: BaseException | None = None
+        try:
+            return await proceed(request, context)
+        except BaseException as escaped:
+            error = escaped
+            raise
+        finally:
+            code, seconds = code_of(context, error), self._clock() - start
+            meter.finished(code.name, seconds)
+            # A log that cannot be written must not turn a good call into a bad one.
+            with suppress(Exception):
+                self._write(method, code, seconds)
+
+    def _meter(self, name: str) -> MethodMetrics:
+        return self._meters.setdefault(name, self._metrics.method(name))
+
+    def _write(self, method: Method, code: grpc.StatusCode, seconds: float) -> None:
+        fields: dict[str, object] = {
+            "rpc_method": method.name,
+            "code": code.name,
+            "duration_ms": round(seconds * 1e3, 3),
+        }
+        _add_call(fields, call.current())
+        span = trace.get_current_span().get_span_context()
+        if span.trace_flags.sampled:
+            fields["trace_id"] = trace.format_trace_id(span.trace_id)
+        self._log.log(_level(method, code), "call", **fields)
+
+
+def _add_call(fields: dict[str, object], current: call.Call | None) -> None:
+    """Add what the call's layers know of it. Facts never replace a field."""
+    if current is None:
+        return
+    fields |= {"request_id": current.request_id, "source": current.source}
+    if current.principal is not None:
+        fields["principal"] = current.principal.subject
+    for name, fact in current.facts.items():
+        fields.setdefault(name, fact)
+
+
+def _level(method: Method, code: grpc.StatusCode) -> int:
+    if code in FAULTS:
+        return logging.ERROR
+    if method.infrastructure:
+        return logging.DEBUG
+    return logging.WARNING if code in TROUBLE else logging.INFO

@@ -1,0 +1,91 @@
+"""Turns whatever escapes from a call into one clean status; decodes requests, so that bad bytes are such a thing."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Never
+
+import grpc.aio
+import structlog
+
+from service import call
+from service.errors import DomainError, InternalError
+from service.rpc.causes import type_name, whole_chain
+from service.rpc.decoding import Decoder
+from service.rpc.interceptors.layer import Context, Handler, Layer, Serve, feed
+from service.rpc.secrets import secrets_of
+from service.rpc.status import REQUEST_ID_KEY, code_for, message_of, reason_of, trailers_for
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from service.rpc.methods import Method
+
+
+class Errors(Layer):
+    """Maps errors to statuses.
+
+    Domain errors are told as the table says; anything else is a bug, told as INTERNAL with a fixed text and logged with
+    its whole chain under the request id.
+
+    Args:
+        max_message_bytes: the largest request.
+        log: the logger, ``gatelodge.errors`` unless given.
+
+    """
+
+    def __init__(self, *, max_message_bytes: int, log: FilteringBoundLogger | None = None) -> None:
+        super().__init__()
+        self._max_message_bytes = max_message_bytes
+        self._log: FilteringBoundLogger = log or structlog.get_logger("gatelodge.errors")
+
+    def bind(self, handler: Handler) -> Handler:
+        """Decode inside the mapping: gRPC itself is left with the bytes as they came."""
+        decode = Decoder(handler.request_deserializer, self._max_message_bytes)
+        return super().bind(Handler(handler.method, feed(handler, decode).serve, None))
+
+    async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
+        """Await the call and tell its errors. Aborts and dead connections pass: gRPC has dealt with them."""
+        try:
+            return await proceed(request, context)
+        except DomainError as error:
+            refusal = error
+        except asyncio.CancelledError as error:
+            if _really_cancelled():
+                raise
+            # Nobody cancelled this call. Let through, it would end without any status (grpc#29248).
+            refusal = self._unexpected(method, error, request, context)
+        except (grpc.aio.AbortError, grpc.aio.InternalError):
+            raise
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - that is what this layer is for
+            refusal = self._unexpected(method, error, request, context)
+        return await _refuse(context, refusal)
+
+    def _unexpected(self, method: Method, error: BaseException, request: Any, context: Context) -> DomainError:
+        """Log a bug. What cannot be logged must not change the answer."""
+        with suppress(Exception):
+            current = call.current()
+            if current is not None:
+                current.facts["exception"] = type_name(error)
+            self._log.error(
+                "unexpected exception",
+                rpc_method=method.name,
+                request_id=current.request_id if current else None,
+                exception=whole_chain(error, secrets_of(method, request, context)),
+            )
+        return InternalError()
+
+
+def _really_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _refuse(context: Context, error: DomainError) -> Never:
+    current = call.current()
+    if current is not None:
+        current.facts["reason"] = reason_of(error)
+    trailers = trailers_for(error, current.request_id if current else "")
+    kept = tuple(pair for pair in context.trailing_metadata() or () if pair[0] != REQUEST_ID_KEY)
+    await context.abort(code_for(type(error)), message_of(error), kept + trailers)

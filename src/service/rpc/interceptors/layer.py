@@ -1,0 +1,158 @@
+"""The base of every interceptor: wraps a method's handler once, in one shape for all four call kinds.
+
+Inside the chain a handler is one coroutine, ``serve(request, context)``. For client-streaming methods the request is
+an async iterator; server-streaming methods write to the context and return None. Async generators exist only in
+servicers: everything else runs in the call's own task, so ``finally`` runs there and then when a call is cancelled
+(an abandoned generator is closed later, by the garbage collector, in another task), and a streamed response costs the
+layers nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from service.errors import MethodUnknown
+from service.rpc.methods import UNKNOWN, Method, describe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    _RpcMethodHandler = grpc.RpcMethodHandler[Any, Any]
+else:
+    _RpcMethodHandler = grpc.RpcMethodHandler  # generic in its stubs only
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Serve: TypeAlias = "Callable[[Any, Context], Awaitable[Any]]"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
+
+
+class Handler(_RpcMethodHandler):
+    """A handler in the chain's one shape. Responses leave it serialised."""
+
+    def __init__(self, method: Method, serve: Serve, request_deserializer: Callable[[bytes], Any] | None) -> None:
+        self.method = method
+        self.serve = serve
+        self.request_streaming = method.client_streaming
+        self.response_streaming = method.server_streaming
+        self.request_deserializer = request_deserializer
+        self.response_serializer = None
+        # gRPC looks at the one for the method's kind only.
+        self.unary_unary = self.unary_stream = self.stream_unary = self.stream_stream = serve  # type: ignore[assignment]
+
+
+class Layer(grpc.aio.ServerInterceptor):
+    """An interceptor with two hooks, `around` and `incoming`; override one or both.
+
+    A handler is wrapped at its method's first call and remembered, so the layers further in are not asked again:
+    take metadata from the context, never from ``handler_call_details``.
+    """
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
+        """Serve one call: await ``proceed(request, context)`` and return what it returns."""
+        del method
+        return await proceed(request, context)
+
+    def incoming(self, method: Method, message: Any) -> Any:
+        """Take one request message, unary or streamed, and return the one to pass on."""
+        del method
+        return message
+
+    def bind(self, handler: Handler) -> Handler:
+        """Wrap `handler` in this layer's hooks; called once per method. Hooks that are not overridden cost nothing."""
+        cls, method = type(self), handler.method
+        if cls.incoming is not Layer.incoming:
+            handler = feed(handler, partial(self.incoming, method))
+        if cls.around is not Layer.around:
+            handler = Handler(method, partial(cls.around, self, method, handler.serve), handler.request_deserializer)
+        return handler
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the remembered handler of the method, or wrap and remember it."""
+        remembered = self._handlers.get(handler_call_details.method)
+        if remembered is not None:
+            return remembered
+        handler = self.bind(adapt(handler_call_details.method, await continuation(handler_call_details)))
+        if handler.method.known:
+            self._handlers[handler_call_details.method] = handler
+        return handler
+
+
+def feed(handler: Handler, take: Callable[[Any], Any]) -> Handler:
+    """Return `handler` with `take` applied to each of its request messages."""
+    proceed = handler.serve
+
+    async def one(request: Any, context: Context) -> Any:
+        return await proceed(take(request), context)
+
+    async def many(requests: AsyncIterator[Any], context: Context) -> Any:
+        return await proceed(_each(requests, take), context)
+
+    return Handler(handler.method, many if handler.request_streaming else one, handler.request_deserializer)
+
+
+async def _each(messages: AsyncIterator[Any], take: Callable[[Any], Any]) -> AsyncIterator[Any]:
+    async for message in messages:
+        yield take(message)
+
+
+def adapt(path: str, handler: grpc.RpcMethodHandler[Any, Any] | None) -> Handler:
+    """Return `handler` in the chain's shape: as it is, made from a servicer's method, or a stand-in for None."""
+    if isinstance(handler, Handler):
+        return handler
+    if handler is None:
+        return Handler(UNKNOWN, _refuse, None)
+    method = describe(path, client_streaming=handler.request_streaming, server_streaming=handler.response_streaming)
+    return Handler(method, _servicer(handler), handler.request_deserializer)
+
+
+async def _refuse(_request: Any, _context: Context) -> None:
+    raise MethodUnknown
+
+
+def _servicer(handler: grpc.RpcMethodHandler[Any, Any]) -> Serve:
+    """Serialising happens here, inside the error mapping, so that a wrong response is a clean INTERNAL as well."""
+    behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    serialize: Any = handler.response_serializer or _identity
+    if handler.response_streaming:
+        return _writing(behaviour, serialize) if inspect.isasyncgenfunction(behaviour) else _foreign(behaviour)
+    return _returning(behaviour, serialize) if inspect.iscoroutinefunction(behaviour) else _foreign(behaviour)
+
+
+def _identity(message: Any) -> Any:
+    return message
+
+
+def _returning(behaviour: Any, serialize: Any) -> Serve:
+    async def serve(request: Any, context: Context) -> Any:
+        return serialize(await behaviour(request, context))
+
+    return serve
+
+
+def _writing(behaviour: Any, serialize: Any) -> Serve:
+    async def serve(request: Any, context: Context) -> None:
+        async with aclosing(behaviour(request, context)) as messages:
+            async for message in messages:
+                await context.write(serialize(message))
+
+    return serve
+
+
+def _foreign(behaviour: Any) -> Serve:
+    """Sync methods would run in threads and bypass cancellation: refuse them at their first call, as a bug."""
+
+    async def serve(_request: Any, _context: Context) -> None:
+        raise TypeError(f"{behaviour!r} must be a coroutine function, or an async generator function when streaming")
+
+    return serve

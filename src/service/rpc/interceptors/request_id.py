@@ -1,0 +1,61 @@
+"""Gives every call its id and makes it the current call, for every log line, error and trailer after it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import uuid_utils
+
+from service import call
+from service.rpc.interceptors.layer import Context, Layer, Serve
+from service.rpc.status import REQUEST_ID_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.rpc.methods import Method
+
+_ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def new_request_id() -> str:
+    """Return a fresh id: a UUIDv7 in hexadecimal, so that ids sort by time."""
+    return uuid_utils.uuid7().hex
+
+
+class RequestId(Layer):
+    """Takes the caller's ``x-request-id`` if it is well formed, else makes one.
+
+    It is sent back in the trailers of every call, errors included.
+
+    Streams get it in their initial metadata as well, since their trailers come late. For unary calls that would be one
+    more HTTP/2 frame, sent apart: about 40 µs, a fifth of what an empty call costs; trailers come at the same time.
+
+    Args:
+        new_id: makes ids.
+        always_initial: send initial metadata for unary calls, too.
+
+    """
+
+    def __init__(self, *, new_id: Callable[[], str] = new_request_id, always_initial: bool = False) -> None:
+        super().__init__()
+        self._new_id = new_id
+        self._always_initial = always_initial
+
+    async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
+        """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
+        request_id = self._accepted(context) or self._new_id()
+        call.enter(call.Call(request_id, method.name, context.peer()))
+        metadata = ((REQUEST_ID_KEY, request_id),)
+        context.set_trailing_metadata(metadata)
+        if self._always_initial or (method.server_streaming and method.known):
+            await context.send_initial_metadata(metadata)
+        return await proceed(request, context)
+
+    @staticmethod
+    def _accepted(context: Context) -> str | None:
+        for key, value in context.invocation_metadata() or ():
+            if key == REQUEST_ID_KEY and isinstance(value, str) and _ACCEPTED.fullmatch(value):
+                return value
+        return None

@@ -1,0 +1,37 @@
+"""How a call ended, as far as the layers outside the error mapping can see it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+
+if TYPE_CHECKING:
+    from service.rpc.interceptors.layer import Context
+
+FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS})
+"""The server's own bugs: the only codes worth an ERROR."""
+
+TROUBLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+"""Expected, but an operator may want to know."""
+
+
+def code_of(context: Context, error: BaseException | None) -> grpc.StatusCode:
+    """Return the status the caller got, or would have got had it waited, given what escaped from the call.
+
+    gRPC cancels the task both when the client cancels and when the client's deadline passes; time tells them apart.
+    """
+    if error is None or isinstance(error, grpc.aio.AbortError):
+        return _as_code(context.code())
+    if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError | GeneratorExit):
+        return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+    return grpc.StatusCode.UNKNOWN
+
+
+def _as_code(code: grpc.StatusCode | int | None) -> grpc.StatusCode:
+    """A servicer may have set a bare number; None is success."""
+    if isinstance(code, grpc.StatusCode):
+        return code
+    return next((known for known in grpc.StatusCode if known.value[0] == code), grpc.StatusCode.OK)

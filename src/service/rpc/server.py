@@ -1,0 +1,132 @@
+"""The gRPC server: every option set on purpose, health and reflection beside the services."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from service.rpc.guard import GuardedServer
+from service.rpc.health import HealthServicer
+from service.rpc.methods import check_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from service.rpc.health import HealthBoard
+
+_HEADROOM = 8 * 1024 * 1024
+"""Bytes between our limit and gRPC's. What is larger still is cut off while it arrives, without details."""
+_REFLECTION = "grpc.reflection.v1.ServerReflection"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transport:
+    """What the transport allows. Sizes in bytes, times in seconds."""
+
+    max_message_bytes: int = 4 * 1024 * 1024
+    """The largest request that is served. gRPC's own limit is `_HEADROOM` above it: ours answers, with a reason."""
+    max_metadata_bytes: int = 16 * 1024
+    """All headers of a call together."""
+    max_streams_per_connection: int = 1000
+    """Calls at once on one connection; the next ones wait in the client."""
+    keepalive: float = 60.0
+    """How often an idle connection is pinged, so that dead peers are noticed."""
+    keepalive_timeout: float = 20.0
+    """How long the answer to a ping may take."""
+    min_client_ping_interval: float = 10.0
+    """Clients that ping more often, without data, are disconnected (ENHANCE_YOUR_CALM)."""
+    max_connection_age: float | None = None
+    """After this, connections are asked to close, so that balanced clients find new replicas. None: never."""
+    reuse_port: bool = False
+    """Whether more processes may listen on the same port (SO_REUSEPORT)."""
+    gzip_responses: bool = False
+    """Whether responses are compressed. gRPC's core then compresses for clients that do not say they accept gzip, too
+    (plain Go clients do not), and hides what they say: switch it on only where all clients read gzip. Compressed
+    requests are always understood, and their size is limited decompressed."""
+
+
+def build_server(interceptors: Sequence[grpc.aio.ServerInterceptor], transport: Transport) -> grpc.aio.Server:
+    """Return a server without services, not yet listening. Needs a running event loop."""
+    # No maximum_concurrent_rpcs: gRPC's counter underflows (grpc#41531). Deadline sheds, with a reason.
+    compression = grpc.Compression.Gzip if transport.gzip_responses else grpc.Compression.NoCompression
+    server: Any = GuardedServer(interceptors, _options(transport), compression)
+    return cast("grpc.aio.Server", server)
+
+
+def register(
+    server: grpc.aio.Server,
+    services: Mapping[str, Callable[[grpc.aio.Server], None]],
+    board: HealthBoard,
+    *,
+    reflect: bool,
+) -> None:
+    """Add the services, health, and reflection if `reflect`.
+
+    Args:
+        server: from `build_server`.
+        services: full service name → a function that adds the service, ``add_…Servicer_to_server`` with its servicer.
+        board: what health answers from.
+        reflect: whether callers may ask for the protos.
+
+    Raises:
+        ValueError: a method declares no usable access rule.
+
+    """
+    check_rules(services)
+    for add in services.values():
+        add(server)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(board), server)
+    if reflect:
+        _add_reflection(server, (*services, "grpc.health.v1.Health"))
+
+
+def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Bind `address` (``host:port``, port 0 for any), in the clear without `credentials`; return the port.
+
+    Raises:
+        RuntimeError: the address cannot be bound.
+
+    """
+    return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+
+
+def _options(transport: Transport) -> tuple[tuple[str, int], ...]:
+    age = transport.max_connection_age
+    return (
+        ("grpc.max_receive_message_length", transport.max_message_bytes + _HEADROOM),
+        ("grpc.max_send_message_length", -1),  # what we send is ours to bound, by page sizes
+        # Soft and hard limit alike: between them gRPC refuses at random.
+        ("grpc.max_metadata_size", transport.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", transport.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", transport.max_streams_per_connection),
+        ("grpc.keepalive_time_ms", _ms(transport.keepalive)),
+        ("grpc.keepalive_timeout_ms", _ms(transport.keepalive_timeout)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(transport.min_client_ping_interval)),
+        ("grpc.so_reuseport", int(transport.reuse_port)),
+        *((("grpc.max_connection_age_ms", _ms(age)),) if age is not None else ()),
+    )
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _add_reflection(server: grpc.aio.Server, names: tuple[str, ...]) -> None:
+    """Add reflection as v1alpha, which Python's package has, and as v1, which is the same on the wire."""
+    servicer = reflection.aio.ReflectionServicer((*names, _REFLECTION, reflection.SERVICE_NAME))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    handlers = {
+        "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+            servicer.ServerReflectionInfo,
+            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+        )
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_REFLECTION, handlers),))
+    server.add_registered_method_handlers(_REFLECTION, handlers)

@@ -1,0 +1,27 @@
+"""Settings: one typed, frozen tree, loaded once. The only room that reads the environment.
+
+`tree` says what there is, `sources` where values come from, `rules` what production refuses, `loading` puts
+them together. Depends on no other room.
+``docs/configuration.md`` is made from the tree by ``python -m service.settings.page``.
+"""
+
+from service.settings.faults import Fault, SettingsError
+from service.settings.loading import load
+from service.settings.redaction import redacted
+from service.settings.tree import Argon2, Auth, Database, Log, Metrics, Ops, Server, Settings, Tracing
+
+__all__ = [
+    "Argon2",
+    "Auth",
+    "Database",
+    "Fault",
+    "Log",
+    "Metrics",
+    "Ops",
+    "Server",
+    "Settings",
+    "SettingsError",
+    "Tracing",
+    "load",
+    "redacted",
+]

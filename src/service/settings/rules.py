@@ -1,0 +1,69 @@
+"""Rules over more than one setting: what must fit together everywhere, and what production refuses."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from service.settings.faults import Fault
+from service.settings.keys import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from service.settings.tree import Argon2, Settings
+
+OWASP_FLOORS = ((47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5))
+"""Argon2id (memory KiB, passes) pairs of equal strength from OWASP's password storage cheat sheet, 2025."""
+
+_LEAST_DISTINCT = 8
+"""A random secret of 32 characters has more different ones than that; ``changeme…`` or ``aaaa…`` has not."""
+
+
+def broken(settings: Settings) -> Iterator[Fault]:
+    """Yield a fault for every rule that `settings` breaks."""
+    yield from _everywhere(settings)
+    if settings.production:
+        yield from _production(settings)
+
+
+def _everywhere(settings: Settings) -> Iterator[Fault]:
+    database, argon2 = settings.database, settings.auth.argon2
+    if database.pool_min_size > database.pool_max_size:
+        yield Fault("should not be more than database.pool_max_size", Key(("database", "pool_min_size")))
+    if argon2.memory_kib < 8 * argon2.parallelism:
+        yield Fault("should be at least 8 for each of auth.argon2.parallelism", Key(("auth", "argon2", "memory_kib")))
+
+
+def _production(settings: Settings) -> Iterator[Fault]:
+    server, auth = settings.server, settings.auth
+    if settings.database.url is None:
+        yield Fault("required in production: the embedded PostgreSQL is for development", Key(("database", "url")))
+    if not server.insecure and not is_loopback(server.host):
+        yield Fault(
+            "plaintext on an address other hosts can reach is refused in production: say true if something in front "
+            "does TLS, or listen on 127.0.0.1",
+            Key(("server", "insecure")),
+        )
+    if auth.master_secret is None:
+        yield Fault("required in production: 32 random characters or more", Key(("auth", "master_secret")))
+    for name, secret in (("master_secret", auth.master_secret), ("password_pepper", auth.password_pepper)):
+        if secret and len(set(secret.get_secret_value())) < _LEAST_DISTINCT:
+            yield Fault("not random: it repeats a few characters", Key(("auth", name)))
+    if not _strong_enough(auth.argon2):
+        yield Fault(
+            "too cheap a hash for production: 19456 with time_cost 2 is the floor, or an equal pair",
+            Key(("auth", "argon2", "memory_kib")),
+        )
+
+
+def _strong_enough(argon2: Argon2) -> bool:
+    return any(argon2.memory_kib >= memory and argon2.time_cost >= passes for memory, passes in OWASP_FLOORS)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`. A name other than ``localhost`` may be anything."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,194 @@
+"""The settings tree: every setting with its type, bounds, default and the text of ``docs/configuration.md``.
+
+The defaults are those of production: what development relaxes stands in ``config/development.toml``, so that a setting
+nobody thought of is the strict one. Every setting has a default; what production cannot do without is in `rules`.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+RELAXED = ("development", "test")
+"""The environments in which development defaults are allowed. Every other one is a production."""
+
+# User and password hold no reserved character unescaped: libpq would cut the URL elsewhere and print half a password.
+_POSTGRES_URL = re.compile(
+    r"postgres(ql)?://([^:@/?#\s]*(:[^@/?#\s]*)?@)?[^@/?#\s]*(/[^@?#\s]*)?(\?[^#\s]*)?",
+)
+
+
+def _postgres_url(value: SecretStr) -> SecretStr:
+    if not _POSTGRES_URL.fullmatch(value.get_secret_value()):
+        raise ValueError(
+            "should be postgresql://user:password@host:port/name, with : / ? # @ in user and password percent-encoded",
+        )
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+Endpoint = Annotated[str, Field(pattern=r"^https?://[^@/?#\s]+/?$")]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no other keys. Its errors never show what was put in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class Server(Section):
+    """The gRPC server."""
+
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Port = Field(default=50051, description="Port to listen on; 0 takes a free one.")
+    reflection: bool = Field(default=False, description="Serve gRPC reflection, for grpcurl without protos.")
+    insecure: bool = Field(
+        default=False,
+        description="Allow plaintext on an address other hosts can reach: something in front does TLS.",
+    )
+    max_message_bytes: int = Field(
+        default=1_048_576, ge=1024, le=67_108_864, description="Largest request taken, bytes."
+    )
+    max_metadata_bytes: int = Field(
+        default=16_384, ge=1024, le=1_048_576, description="Most metadata a call may send, bytes."
+    )
+    max_concurrent_calls: int = Field(default=1000, ge=1, description="Calls in progress before new ones are refused.")
+    max_streams: int = Field(default=1000, ge=1, description="Streamed responses open before new ones are refused.")
+    default_deadline_seconds: float = Field(
+        default=30, gt=0, le=3600, description="Deadline of a call that brings none."
+    )
+    drain_linger_seconds: float = Field(
+        default=1.5,
+        ge=0,
+        le=300,
+        description="On shutdown, how long to serve on as NOT_SERVING so that balancers see it.",
+    )
+    drain_grace_seconds: float = Field(
+        default=10, ge=0, le=3600, description="After that, how long calls may take to finish."
+    )
+
+
+class Ops(Section):
+    """The HTTP port for operators: metrics, JWKS, probes."""
+
+    enabled: bool = Field(default=True, description="Serve the ops port.")
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Port = Field(default=9464, description="Port to listen on; 0 takes a free one.")
+
+
+class Database(Section):
+    """PostgreSQL and the pool of connections to it."""
+
+    url: PostgresUrl | None = Field(
+        default=None,
+        description="`postgresql://user:password@host:port/name`. None: the embedded PostgreSQL, never in production.",
+    )
+    pool_min_size: int = Field(default=2, ge=0, description="Connections kept open.")
+    pool_max_size: int = Field(default=20, ge=1, le=1000, description="Most connections open at a time.")
+    max_waiting: int = Field(
+        default=200, ge=1, description="Callers waiting for a connection before new ones are refused."
+    )
+    acquire_timeout_seconds: float = Field(default=5, gt=0, description="Longest wait for a connection.")
+    max_idle_seconds: float = Field(default=600, gt=0, description="A connection unused for so long is closed.")
+    max_lifetime_seconds: float = Field(default=1800, gt=0, description="A connection so old is replaced.")
+    statement_timeout_seconds: float = Field(
+        default=30, gt=0, description="The database ends a statement after so long."
+    )
+    prepare_statements: bool = Field(default=True, description="False behind PgBouncer in transaction mode.")
+    connect_patience_seconds: float = Field(
+        default=30, ge=0, le=3600, description="On start, how long to wait for the database before giving up."
+    )
+    migrate_on_start: bool = Field(default=False, description="Apply missing migrations before serving.")
+    embedded_dir: str = Field(
+        default="var/postgres", min_length=1, description="Where the embedded PostgreSQL keeps its data."
+    )
+
+
+class Argon2(Section):
+    """The cost of a password hash. The defaults are OWASP's floor, which production enforces."""
+
+    memory_kib: int = Field(default=19_456, ge=8, le=262_144, description="Memory of one hash, KiB.")
+    time_cost: int = Field(default=2, ge=1, le=16, description="Passes over the memory.")
+    parallelism: int = Field(default=1, ge=1, le=16, description="Lanes of one hash.")
+    hash_threads: int | None = Field(
+        default=None, ge=1, le=256, description="Hashes computed at once. None: one per core."
+    )
+    hash_queue: int = Field(default=64, ge=0, le=10_000, description="Hashes waiting before new ones are refused.")
+
+
+class Auth(Section):
+    """Tokens, passwords and registration."""
+
+    issuer: str = Field(default="gatelodge", min_length=1, max_length=256, description="`iss` of access tokens.")
+    audience: str = Field(default="gatelodge", min_length=1, max_length=256, description="`aud` of access tokens.")
+    access_token_ttl_seconds: int = Field(default=900, ge=30, le=86_400, description="Life of an access token.")
+    master_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
+        default=None,
+        description="Encrypts the signing keys at rest; 32 characters or more. None: one is made under `var/`, "
+        "never in production.",
+    )
+    registration: Literal["open", "closed"] = Field(default="closed", description="Whether anyone may make an account.")
+    password_min_length: int = Field(default=15, ge=8, le=64, description="Shortest password taken, code points.")
+    password_pepper: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        default=None,
+        description="Keyed into every password hash; 16 characters or more. Lost: no password verifies any more.",
+    )
+    argon2: Argon2 = Argon2()
+
+
+class Log(Section):
+    """What is logged, and how."""
+
+    level: Level = Field(default="INFO", description="Least level logged.")
+    format: Literal["json", "console"] = Field(default="json", description="`json` for machines, `console` for people.")
+    levels: dict[str, Level] = Field(
+        default_factory=dict,
+        description='Least level by logger, as JSON in the environment: `{"gatelodge.access":"WARNING"}`. '
+        "Sources are merged logger by logger.",
+    )
+
+
+class Tracing(Section):
+    """OpenTelemetry traces."""
+
+    otlp_endpoint: Endpoint | None = Field(
+        default=None,
+        description="OTLP/gRPC collector, `http://host:4317` or `https://…`. None: no traces.",
+    )
+    sample_ratio: float = Field(
+        default=0.1, ge=0, le=1, description="Share of calls without a sampled parent that is traced."
+    )
+
+
+class Metrics(Section):
+    """Metrics pushed over OTLP, beside the Prometheus page on the ops port."""
+
+    otlp_endpoint: Endpoint | None = Field(default=None, description="OTLP/gRPC collector. None: nothing is pushed.")
+    interval_seconds: float = Field(default=30, ge=0.1, le=3600, description="Time between pushes.")
+
+
+class Settings(Section):
+    """Everything the service is told from outside. Immutable; secrets in it do not print."""
+
+    env: str = Field(
+        default="development", description="Set by `APP_ENV` alone: which file is read and how strict to be."
+    )
+    server: Server = Server()
+    ops: Ops = Ops()
+    database: Database = Database()
+    auth: Auth = Auth()
+    log: Log = Log()
+    tracing: Tracing = Tracing()
+    metrics: Metrics = Metrics()
+
+    @property
+    def production(self) -> bool:
+        """Whether development defaults are refused: in every environment but development and test."""
+        return self.env not in RELAXED

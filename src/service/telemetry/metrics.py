@@ -1,0 +1,103 @@
+"""Every metric the service has, in a registry of its own. Built once by ``app.py``; features get what they fill."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, Info, ProcessCollector
+
+from service.telemetry.readings import HashQueue, HashReadings, PoolReadings, PoolStats
+from service.telemetry.rpc_metrics import MethodMetrics, RpcMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["HashQueue", "MethodMetrics", "Metrics", "PoolStats", "RpcMetrics", "measure_loop_lag"]
+
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_HASH_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """The instruments. Labels take few values by construction: outcomes are the caller's fixed words, never input."""
+
+    def __init__(self, *, version: str, commit: str) -> None:
+        self.registry = CollectorRegistry()
+        self.rpc = RpcMetrics()
+        self.registry.register(self.rpc)
+        self._logins = self._counter("gatelodge_logins", "Logins by outcome.", "outcome")
+        self._registrations = self._counter("gatelodge_registrations", "Registrations by outcome.", "outcome")
+        self._crashes = self._counter("gatelodge_background_task_crashes", "Crashes of background tasks.", "task")
+        self._health = Gauge(
+            "gatelodge_health",
+            "1 while the gRPC health service says SERVING.",
+            ["service"],
+            registry=self.registry,
+        )
+        self._loop_lag = self._histogram(
+            "gatelodge_event_loop_lag_seconds",
+            "How late the event loop wakes a sleeper.",
+            _LAG_BUCKETS,
+        )
+        self._hashing = self._histogram(
+            "gatelodge_password_hash_duration_seconds",
+            "Time a password hash took, without its wait.",
+            _HASH_BUCKETS,
+        )
+        Info("gatelodge_build", "What runs.", registry=self.registry).info({"version": version, "commit": commit})
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def login(self, outcome: str) -> None:
+        """Count a login: ``ok``, ``wrong_password``, ``throttled``, …."""
+        self._logins.labels(outcome).inc()
+
+    def registration(self, outcome: str) -> None:
+        """Count a registration: ``ok``, ``taken``, ``closed``, …."""
+        self._registrations.labels(outcome).inc()
+
+    def crash(self, task: str) -> None:
+        """Count a crash of a background task."""
+        self._crashes.labels(task).inc()
+
+    def health(self, service: str, serving: bool) -> None:  # noqa: FBT001 - what the health board tells
+        """Tell what the gRPC health service says of `service`; the empty name is the whole server."""
+        self._health.labels(service).set(serving)
+
+    def loop_lag(self, seconds: float) -> None:
+        """Count one measurement of `measure_loop_lag`."""
+        self._loop_lag.observe(seconds)
+
+    def password_hash(self, seconds: float) -> None:
+        """Count the time one hash took. From any thread."""
+        self._hashing.observe(seconds)
+
+    def watch_pool(self, stats: Callable[[], PoolStats]) -> None:
+        """Show the connection pool that `stats` tells of. Called once."""
+        self.registry.register(PoolReadings(stats))
+
+    def watch_hashing(self, stats: Callable[[], HashQueue]) -> None:
+        """Show the password hashers. Called once."""
+        self.registry.register(HashReadings(stats))
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(name, text, [label], registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self.registry)
+
+
+async def measure_loop_lag(
+    tell: Callable[[float], None],
+    *,
+    interval: float = 0.25,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
+    """Tell every `interval` seconds how many seconds late the loop woke this task. Runs until cancelled."""
+    while True:
+        due = clock() + interval
+        await sleep(interval)
+        tell(max(0.0, clock() - due))

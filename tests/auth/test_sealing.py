@@ -1,0 +1,39 @@
+"""Private keys at rest are unreadable without the master secret."""
+
+import pytest
+
+from service.auth.sealing import Seal, SealBroken
+
+SECRET = b"a private key"
+
+
+def test_what_is_sealed_opens_again_and_is_not_in_the_box() -> None:
+    seal = Seal(b"m" * 32)
+    box = seal.seal(SECRET, label="kid-1")
+    assert seal.open(box, label="kid-1") == SECRET
+    assert SECRET not in box
+
+
+def test_two_boxes_of_one_secret_differ() -> None:
+    seal = Seal(b"m" * 32)
+    assert seal.seal(SECRET, label="kid-1") != seal.seal(SECRET, label="kid-1")
+
+
+def test_another_master_secret_does_not_open_it() -> None:
+    with pytest.raises(SealBroken):
+        Seal(b"n" * 32).open(Seal(b"m" * 32).seal(SECRET, label="kid-1"), label="kid-1")
+
+
+def test_a_box_does_not_open_under_another_label() -> None:
+    seal = Seal(b"m" * 32)
+    with pytest.raises(SealBroken):
+        seal.open(seal.seal(SECRET, label="kid-1"), label="kid-2")
+
+
+@pytest.mark.parametrize("index", [0, 5, 20, -1])
+def test_a_changed_box_does_not_open(index: int) -> None:
+    seal = Seal(b"m" * 32)
+    box = bytearray(seal.seal(SECRET, label="kid-1"))
+    box[index] ^= 1
+    with pytest.raises(SealBroken):
+        seal.open(bytes(box), label="kid-1")

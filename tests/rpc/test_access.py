@@ -1,0 +1,84 @@
+"""Who is let in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+import pytest
+from gatelodge.users.v1 import users_pb2  # noqa: F401 - its service is checked below
+from tests.rpc import dummy
+
+from service.rpc.methods import check_rules
+
+
+def bearer(text: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", text),)
+
+
+async def answer(house: dummy.House, name: str, metadata: Any, **fields: Any) -> str:
+    """Return OK or the reason."""
+    path = name if name.startswith("/") else f"/{dummy.SERVICE}/{name}"
+    try:
+        await house.send(path, dummy.Request(**fields).SerializeToString(), metadata)
+    except grpc.aio.AioRpcError as error:
+        return dummy.reason_of(error)
+    return "OK"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Public", {"": "OK", "wrong": "OK", "alice": "OK", "admin": "OK", "robot": "OK"}),
+        *(
+            (kind, {"": "CREDENTIALS_MISSING", "wrong": "CREDENTIALS_INVALID", "alice": "OK", "robot": "OK"})
+            for kind in dummy.KINDS
+        ),
+        ("Permitted", {"": "CREDENTIALS_MISSING", "alice": "PERMISSION_MISSING", "admin": "OK"}),
+        ("ServiceOnly", {"": "CREDENTIALS_MISSING", "alice": "PERMISSION_MISSING", "robot": "OK"}),
+        (
+            "SelfOr",
+            {"": "CREDENTIALS_MISSING", "wrong": "CREDENTIALS_INVALID", "alice": "USER_NOT_FOUND", "admin": "OK"},
+        ),
+        ("/dummy.v1.FaultyService/Undeclared", {"": "CREDENTIALS_MISSING", "admin": "PERMISSION_MISSING"}),
+    ],
+)
+async def test_each_rule_admits_whom_it_names(house: dummy.House, name: str, expected: dict[str, str]) -> None:
+    for token, reason in expected.items():
+        assert await answer(house, name, bearer(f"Bearer {token}") if token else ()) == reason, token
+
+
+async def test_self_or_admits_the_user_to_their_own_and_hides_all_others(house: dummy.House) -> None:
+    assert await answer(house, "SelfOr", dummy.ALICE, user_id="alice") == "OK"
+    assert await answer(house, "SelfOr", dummy.ALICE, user_id="bob") == "USER_NOT_FOUND"
+    assert await answer(house, "SelfOr", bearer("Bearer admin"), user_id="bob") == "OK"
+
+
+async def test_a_stranger_learns_nothing_from_validation(house: dummy.House) -> None:
+    assert await answer(house, "Unary", (), number=999) == "CREDENTIALS_MISSING"
+    assert await answer(house, "Permitted", dummy.ALICE, number=999) == "PERMISSION_MISSING"
+    assert await answer(house, "SelfOr", dummy.ALICE, user_id="bob", number=999) == "USER_NOT_FOUND"
+    assert await answer(house, "Unary", dummy.ALICE, number=999) == "INVALID_FIELDS"
+
+
+@pytest.mark.parametrize("text", ["bearer alice", "BEARER alice", "Bearer  alice"])
+async def test_the_scheme_is_read_whatever_its_case(house: dummy.House, text: str) -> None:
+    assert await answer(house, "Unary", bearer(text)) == "OK"
+
+
+@pytest.mark.parametrize("text", ["", "alice", "Basic alice", "Bearer", "Bearer " + "x" * 9000])
+async def test_what_is_no_bearer_token_is_an_invalid_credential(house: dummy.House, text: str) -> None:
+    assert await answer(house, "Unary", bearer(text)) == "CREDENTIALS_INVALID"
+
+
+async def test_two_credentials_are_none(house: dummy.House) -> None:
+    assert await answer(house, "Unary", dummy.ALICE * 2) == "CREDENTIALS_INVALID"
+
+
+def test_start_up_names_every_method_without_a_usable_rule() -> None:
+    check_rules([dummy.SERVICE, "gatelodge.users.v1.UserService", "grpc.health.v1.Health"])
+    with pytest.raises(ValueError, match="without a usable access rule") as caught:
+        check_rules([dummy.SERVICE, "dummy.v1.FaultyService", "no.Such"])
+    assert "no.Such " in str(caught.value)
+    for name in ("Undeclared", "PublicFalse", "SelfOrStream", "SelfOrNobody"):
+        assert f"FaultyService.{name} " in str(caught.value)

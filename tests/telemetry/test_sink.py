@@ -1,0 +1,52 @@
+"""Lines get out, and nobody waits for them."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+
+from service.telemetry.sink import Sink
+
+
+def test_a_reader_who_stops_reading_stops_nobody_and_what_was_lost_is_told() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "w") as stream:
+        sink = Sink(stream, confession=lambda count: b"lost %d\n" % count, capacity=50, interval=0.01)
+        line = b"x" * 9999 + b"\n"
+        start = time.monotonic()
+        for _ in range(200):
+            sink.write(line)
+        assert time.monotonic() - start < 0.5
+        time.sleep(0.05)
+        for _ in range(200):
+            sink.write(line)
+        got = b""
+        while b"lost" not in got:
+            got += source.read1(65536)
+        sink.close()
+        lost = int(got.split(b"lost ")[1].split()[0])
+        assert lost >= 200
+        assert set(got.split(b"\n")[:5]) == {line[:-1]}
+
+
+def test_closing_does_not_wait_long_for_a_reader_who_is_stuck() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "w") as stream:
+        sink = Sink(stream, confession=lambda _: b"")
+        for _ in range(20):
+            sink.write(b"x" * 9999)
+        start = time.monotonic()
+        sink.close(timeout=0.2)
+        assert time.monotonic() - start < 0.5
+
+
+def test_an_error_is_written_at_once() -> None:
+    stream = io.StringIO()
+    sink = Sink(stream, confession=lambda _: b"", interval=60)
+    sink.write(b"urgent\n", urgent=True)
+    deadline = time.monotonic() + 2
+    while not stream.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert stream.getvalue() == "urgent\n"
+    sink.close()
