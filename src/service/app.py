@@ -33,9 +33,10 @@ from service.development import database_url, master_secret
 from service.info.servicer import InfoServicer
 from service.operations import prepare_schema
 from service.rpc.drain import drain
-from service.rpc.health import HealthBoard, Readiness
+from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
 from service.rpc.interceptors import chain
+from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
 from service.supervisor import Supervisor
 from service.telemetry import otlp_metrics, tracing
@@ -69,10 +70,8 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
     """Build the service, serve until the block is left, then drain and close.
 
     Raises:
-        OperationFailed: the schema is not the one this release needs.
+        CannotRun: the schema, the signing keys or the embedded database are no good, or an address cannot be bound.
         DependencyUnavailable: the database cannot be reached.
-        KeysUnreadable: the signing keys were sealed under another master secret.
-        EmbeddedError, RuntimeError, OSError: the embedded database does not start; an address cannot be bound.
 
     """
     async with AsyncExitStack() as stack:

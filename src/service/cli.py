@@ -15,7 +15,7 @@ from service.access import ADMIN
 from service.app import opened_accounts
 from service.auth.passwords import PasswordPolicy
 from service.build import this_build
-from service.errors import DomainError, InvalidArgument
+from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
 from service.process import serve
 from service.rpc.probe import check
 from service.settings import Settings, SettingsError, load, redacted
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _GENERATED_BYTES = 18
-_OK, _FAILED, _MISUSED = 0, 1, 2
+_OK, _FAILED, _MISUSED, _INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,22 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
-    except SettingsError as error:
-        return _complain(str(error), _MISUSED)
-    except operations.OperationFailed as error:
-        return _complain(str(error), _FAILED)
-    except InvalidArgument as error:
-        return _complain("\n".join(f"{v.field}: {v.description}" for v in error.violations), _MISUSED)
-    except DomainError as error:
-        return _complain(f"{error.message} ({error.reason})", _FAILED)
+    except (SettingsError, CannotRun, DomainError) as error:
+        message, status = _told(error)
+        print(f"gatelodge: {message}", file=sys.stderr)
     except KeyboardInterrupt:
-        return 128 + 2
+        return _INTERRUPTED
     return status
 
 
-def _complain(message: str, status: int) -> int:
-    print(f"gatelodge: {message}", file=sys.stderr)
-    return status
+def _told(error: Exception) -> tuple[str, int]:
+    match error:
+        case SettingsError():
+            return str(error), _MISUSED
+        case InvalidArgument():
+            return "; ".join(f"{v.field}: {v.description}" for v in error.violations), _MISUSED
+        case DependencyUnavailable():
+            return f"the {error.metadata['dependency']} cannot be reached: does it run, and is its URL right?", _FAILED
+        case DomainError():
+            return f"{error.message} ({error.reason})", _FAILED
+    return str(error), _FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,7 +126,7 @@ def _health(options: argparse.Namespace) -> int:
     if address is None:
         server = load().server
         address = f"{server.host}:{server.port}"
-    status = _run(check(address, options.service, timeout=options.timeout))
+    status = _run(check(address, options.service, within=options.timeout))
     print(f"{options.service or 'server'} at {address}: {status}")
     return _OK if status == "SERVING" else _FAILED
 
@@ -151,10 +154,10 @@ def _new_password(options: argparse.Namespace) -> str:
     if options.password_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise operations.OperationFailed("no terminal to ask for the password: use --password-stdin")
+        raise CannotRun("no terminal to ask for the password: use --password-stdin")
     text = getpass.getpass("Password: ")
     if text != getpass.getpass("Again: "):
-        raise operations.OperationFailed("the two passwords differ")
+        raise CannotRun("the two passwords differ")
     return text
 
 

@@ -34,6 +34,10 @@ class DomainError(Exception):
         self.metadata = metadata
 
 
+class CannotRun(Exception):
+    """The process cannot do what it was started for. Told to operators, never to callers: why, and what to do."""
+
+
 # --- kinds: one per status code ------------------------------------------------------------------------------------
 
 

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.db import schema
-from service.db.embedded import EmbeddedError
-from service.db.migrations import MigrationError
 from service.development import database_url
-from service.errors import DependencyUnavailable
+from service.errors import CannotRun, DependencyUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,38 +24,28 @@ _PAUSE = 1.0
 _log = structlog.get_logger("gatelodge.schema")
 
 
-class OperationFailed(Exception):
-    """The operation cannot be done; the text says why and what to do."""
-
-
 async def schema_status(settings: Database) -> Status:
     """Return how the database stands to this release's migrations.
 
     Raises:
-        OperationFailed: the history in the database is not that of the files, or the embedded database does not start.
+        CannotRun: the history in the database is not that of the files, or the embedded database does not start.
         DependencyUnavailable: the database cannot be reached.
 
     """
-    try:
-        async with database_url(settings.url, Path(settings.embedded_dir)) as url:
-            return await schema.status(url)
-    except (MigrationError, EmbeddedError) as error:
-        raise OperationFailed(str(error)) from error
+    async with database_url(settings.url, Path(settings.embedded_dir)) as url:
+        return await schema.status(url)
 
 
 async def migrate(settings: Database, on_applied: Callable[[Migration, float], None]) -> Status:
     """Bring the schema up to date, one runner at a time; `on_applied` hears of each file and its seconds.
 
     Raises:
-        OperationFailed: as `schema_status`, or another runner holds the lock for too long.
+        CannotRun: as `schema_status`, or another runner holds the lock for too long.
         DependencyUnavailable: the database cannot be reached.
 
     """
-    try:
-        async with database_url(settings.url, Path(settings.embedded_dir)) as url:
-            return await schema.migrate(url, on_applied)
-    except (MigrationError, EmbeddedError) as error:
-        raise OperationFailed(str(error)) from error
+    async with database_url(settings.url, Path(settings.embedded_dir)) as url:
+        return await schema.migrate(url, on_applied)
 
 
 async def prepare_schema(url: str, *, migrate_on_start: bool, patience: float) -> None:
@@ -66,20 +54,15 @@ async def prepare_schema(url: str, *, migrate_on_start: bool, patience: float) -
     Waits at most `patience` seconds for a database that is not there yet.
 
     Raises:
-        OperationFailed: migrations are missing and `migrate_on_start` is off, or they cannot be applied.
+        CannotRun: migrations are missing and `migrate_on_start` is off, or they cannot be applied.
         DependencyUnavailable: the database cannot be reached.
 
     """
     look = partial(schema.migrate, url, _log_applied) if migrate_on_start else partial(schema.status, url)
-    try:
-        status = await _patiently(look, patience)
-    except MigrationError as error:
-        raise OperationFailed(str(error)) from error
+    status = await _patiently(look, patience)
     if status.pending:
         names = ", ".join(migration.file for migration in status.pending)
-        raise OperationFailed(
-            f"the database's schema is behind this release (missing: {names}): run `gatelodge migrate`"
-        )
+        raise CannotRun(f"the database's schema is behind this release (missing: {names}): run `gatelodge migrate`")
     if status.unknown:
         _log.info("the schema is ahead of this release", unknown=[row.version for row in status.unknown])
 

@@ -222,7 +222,7 @@ async def test_a_race_lost_every_time_is_a_conflict_after_three_retries_with_jit
         runs.append(1)
         await LOSE.execute(conn)
 
-    async with Database(url, PoolOptions(min_size=1), sleep=sleep, random=lambda: 0.5) as db:
+    async with Database(url, PoolOptions(min_size=1, max_size=1), sleep=sleep, random=lambda: 0.5) as db:
         with pytest.raises(Conflict):
             await db.transact(work)
         assert db.stats().available == db.stats().size

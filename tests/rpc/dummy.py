@@ -218,6 +218,12 @@ class House:
         check: Any = self.channel.unary_unary("/grpc.health.v1.Health/Check")
         return await check(b"")
 
+    async def settle(self) -> None:
+        """Wait until the server is done with every call: clients have an error's status before its line is written."""
+        async with asyncio.timeout(3):
+            while any(meter.in_flight for meter in self.meters.values()):  # noqa: ASYNC110 - nothing signals it
+                await asyncio.sleep(0.001)
+
     async def close(self) -> None:
         self.servicer.release.set()
         await self.channel.close()

@@ -37,6 +37,7 @@ async def test_a_call_without_a_deadline_gets_the_servers(lines: list[Any], name
         start = time.monotonic()
         error = await refused(house.call(name, "wait", seconds=60))
         assert 0.15 < time.monotonic() - start < 1
+        await house.settle()
     finally:
         await house.close()
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -135,6 +135,7 @@ async def test_an_unknown_method_is_told_like_any_other_error(house: dummy.House
             await house.send(path, b"")
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert dummy.reason_of(caught.value) == "METHOD_UNKNOWN"
+    await house.settle()
     assert [line["code"] for line in lines if line["event"] == "call"] == ["UNIMPLEMENTED"] * 3
 
 

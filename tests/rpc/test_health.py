@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.rpc import dummy
+from tests.rpc.test_deadline import until
 
 from service.rpc.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, HealthBoard
 from service.rpc.readiness import Readiness
@@ -56,6 +57,7 @@ async def test_watch_tells_the_present_and_every_change_at_once(house: dummy.Hou
     assert (await stub(house).Check(ask(""))).status == NOT_SERVING
     known.cancel()
     unknown.cancel()
+    await until(lambda: not house.board._watchers)
 
 
 async def test_watchers_are_bounded_and_leave_nothing_behind() -> None:

@@ -58,6 +58,7 @@ async def test_control_characters_in_metadata_reach_no_line(house: dummy.House, 
     bad = b"a\r\n{\x1b[31m\0"
     call = raw_call(b"/dummy.v1.DummyService/Unary", (b"x-request-id", bad), (b"authorization", b"Bearer " + bad))
     assert b"grpc-status\x0216" in await send_raw(house, call)
+    await house.settle()
     (line,) = [line for line in lines if line["event"] == "call"]
     assert line["reason"] == "CREDENTIALS_INVALID"
     assert all(str(value).isprintable() for value in line.values())

@@ -86,6 +86,7 @@ async def test_a_span_has_the_status_its_caller_got(
 async def test_a_call_to_an_unknown_method_has_a_span(traced: dummy.House, spans: InMemorySpanExporter) -> None:
     with pytest.raises(grpc.aio.AioRpcError):
         await traced.send("/no.Such/Method", b"")
+    await traced.settle()
     (span,) = spans.get_finished_spans()
     assert (span.name, span.status.description) == ("_OTHER", "UNIMPLEMENTED")
 
@@ -101,6 +102,7 @@ async def test_a_cancelled_call_has_a_span(traced: dummy.House, spans: InMemoryS
 
 async def test_the_line_of_a_sampled_call_has_its_trace(traced: dummy.House, lines: list[Any]) -> None:
     await traced.call("Unary", metadata=(*dummy.ALICE, ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")))
+    await traced.settle()
     assert [line["trace_id"] for line in lines if line["event"] == "call"] == [TRACE]
 
 

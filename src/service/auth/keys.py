@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from service.auth.sealing import SealBroken
 from service.auth.statements import INSERT_FIRST_SIGNING_KEY, LIST_SIGNING_KEYS, SigningKeyRow
+from service.errors import CannotRun
 
 if TYPE_CHECKING:
     from service.auth.sealing import Seal
@@ -27,7 +28,7 @@ ALGORITHM = "ES256"
 _COORDINATE_BYTES = 32
 
 
-class KeysUnreadable(Exception):
+class KeysUnreadable(CannotRun):
     """The database holds signing keys that this master secret does not open."""
 
 

@@ -13,6 +13,8 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from service.errors import CannotRun
+
 ROLE = "gatelodge"
 """The database role, a superuser of its own instance."""
 _ACCOUNT = "nobody"
@@ -21,7 +23,7 @@ _SOCKET_PATH_LIMIT = 107
 _UNUSED = shutil.ignore_patterns("include", "*.a", "pgxs")
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(CannotRun):
     """The embedded PostgreSQL can not run; the message says why and what to do."""
 
 

@@ -169,7 +169,7 @@ class Lender:
         await conn.close()
 
     async def _recovered(self) -> None:
-        """Get one connection now, for who waits: those of the pool's that back off take up to 1.1 s, and none may be."""
+        """Get one connection now, for whoever waits: those of the pool that back off take up to 1.1 s more."""
         low, high = self.pool.min_size, self.pool.max_size
         if self.pool.get_stats()["pool_size"] <= high:
             await self.pool.resize(low + 1, high + 1)

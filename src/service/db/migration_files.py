@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.errors import CannotRun
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -24,7 +26,7 @@ _TOKEN = re.compile(
 )
 
 
-class MigrationError(Exception):
+class MigrationError(CannotRun):
     """The migrations can not be used as they are; the message says which and what to do."""
 
 

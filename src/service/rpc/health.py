@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Any
 from grpc_health.v1 import health_pb2
 
 from service.errors import Overloaded, ServiceUnknown
+from service.rpc.readiness import Readiness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
     from service.rpc.interceptors.layer import Context
+
+__all__ = [
+    "LIVENESS",
+    "NOT_SERVING",
+    "READINESS",
+    "SERVICE_UNKNOWN",
+    "SERVING",
+    "HealthBoard",
+    "HealthServicer",
+    "Readiness",
+]
 
 READINESS = "readiness"
 """Whether this process can serve now: the name for a readiness probe."""
@@ -138,5 +150,7 @@ class HealthServicer:
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: N802
         """Stream the status of one name, SERVICE_UNKNOWN while there is no such name."""
         del context
-        async for status in self._board.watch(request.service):
-            yield health_pb2.HealthCheckResponse(status=status)
+        # Closed here and now, or a watcher that is gone would keep its place until the garbage collector comes.
+        async with aclosing(self._board.watch(request.service)) as statuses:
+            async for status in statuses:
+                yield health_pb2.HealthCheckResponse(status=status)

@@ -10,6 +10,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from service.errors import CannotRun
 from service.rpc.guard import GuardedServer
 from service.rpc.health import HealthServicer
 from service.rpc.methods import check_rules
@@ -89,10 +90,13 @@ def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCreden
     """Bind `address` (``host:port``, port 0 for any), in the clear without `credentials`; return the port.
 
     Raises:
-        RuntimeError: the address cannot be bound.
+        CannotRun: the address cannot be bound.
 
     """
-    return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    try:
+        return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise CannotRun(f"cannot listen on {address}: is the port taken, or the address not this machine's?") from error
 
 
 def _options(transport: Transport) -> tuple[tuple[str, int], ...]:

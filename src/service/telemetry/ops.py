@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from prometheus_client.exposition import choose_encoder
 
+from service.errors import CannotRun
 from service.telemetry.logging import logger
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class OpsServer:
     """The server. `alive` and `ready` answer the probes; `jwks` gives the public keys as JSON. All from any thread.
 
     Raises:
-        OSError: the address cannot be bound.
+        CannotRun: the address cannot be bound.
 
     """
 
@@ -156,7 +157,10 @@ class OpsServer:
             "/healthz": lambda _: _probe(alive()),
             "/readyz": lambda _: _probe(ready()),
         }
-        self._server = _Server((host, port), pages)
+        try:
+            self._server = _Server((host, port), pages)
+        except OSError as error:
+            raise CannotRun(f"cannot listen on {host}:{port} for the ops port: {error.strerror}") from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="ops", daemon=True
         )
