@@ -11,12 +11,13 @@ import psycopg
 from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from google.protobuf.any_pb2 import Any as AnyMessage
 
 PASSWORD = "correct horse battery staple"
 DETAILS = (
@@ -108,7 +109,9 @@ def taken_apart(error: grpc.aio.AioRpcError) -> Failure:
     raw = metadata.get("grpc-status-details-bin")
     assert isinstance(raw, bytes), f"no details: {error.code()} {error.details()}"
     status = status_pb2.Status.FromString(raw)
-    details = {kind.__name__: _unpacked(any_, kind) for any_ in status.details for kind in DETAILS if any_.Is(kind.DESCRIPTOR)}
+    details = {
+        kind.__name__: _unpacked(any_, kind) for any_ in status.details for kind in DETAILS if any_.Is(kind.DESCRIPTOR)
+    }
     assert status.code == error.code().value[0]
     assert details["ErrorInfo"].domain == "gatelodge"
     assert details["RequestInfo"].request_id == metadata["x-request-id"]

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from tests.app.client import Client
+
 from service.app import App, running
 from service.settings import Settings, load
-
-from tests.app.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -9,7 +9,6 @@ import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2
 from google.protobuf import empty_pb2
-
 from tests.app.client import PASSWORD, Client, Failure, failure, taken_apart
 
 REGISTER = "/gatelodge.auth.v1.AuthService/Register"

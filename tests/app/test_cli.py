@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from gatelodge.users.v1 import users_pb2
-from service.app import running
-
 from tests.app.client import PASSWORD, Client
 from tests.app.conftest import MASTER_SECRET, environment
 from tests.app.process import gatelodge, serving
 
+from service.app import running
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from service.app import App
-
     from tests.app.conftest import SettingsFor
+
+    from service.app import App
 
 PRODUCTION = {
     "APP_ENV": "production",
@@ -70,7 +70,7 @@ async def test_health_asks_a_running_server(app: App) -> None:
 
 
 async def test_the_first_administrator_is_made_beside_the_running_server(
-    app: App, client: Client, url: str, tmp_path: Path
+    client: Client, url: str, tmp_path: Path
 ) -> None:
     environ = environment(url, tmp_path)
     create = ("users", "create-admin", "--email", "root@example.com")
@@ -78,9 +78,7 @@ async def test_the_first_administrator_is_made_beside_the_running_server(
     assert (status, err) == (0, "")
     assert PASSWORD not in out
     root = await client.login("root@example.com")
-    answer = await client.users.CreateUser(
-        users_pb2.CreateUserRequest(email="bob@example.com"), metadata=root.metadata
-    )
+    answer = await client.users.CreateUser(users_pb2.CreateUserRequest(email="bob@example.com"), metadata=root.metadata)
     assert answer.user.email == "bob@example.com"
     status, _, err = await gatelodge(*create, "--password-stdin", environ=environ, stdin=PASSWORD + "\n")
     assert (status, err.strip()) == (1, "gatelodge: another user has this email address (EMAIL_TAKEN)")

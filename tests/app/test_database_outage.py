@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import grpc
 from gatelodge.auth.v1 import auth_pb2
 from grpc_health.v1 import health_pb2
+from tests.app.client import Client, Failure, taken_apart
+
 from service.app import running
 from service.db import clone, migrations
-
-from tests.app.client import Client, Failure, taken_apart
 
 if TYPE_CHECKING:
     from tests.app.conftest import SettingsFor
@@ -93,8 +93,10 @@ class Stream:
 
 
 async def statuses(client: Client, seen: list[tuple[float, int]]) -> None:
-    async for answer in client.health.Watch(health_pb2.HealthCheckRequest(service="readiness")):
-        seen.append((time.monotonic(), answer.status))
+    watch = client.health.Watch(health_pb2.HealthCheckRequest(service="readiness"))
+    while True:
+        status = (await watch.read()).status
+        seen.append((time.monotonic(), status))
 
 
 async def test_killed_backends_fail_no_call(client: Client) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2
-from service.app import running
-
 from tests.app.client import PASSWORD, Client, Failure, taken_apart
 from tests.app.test_health import get
+
+from service.app import running
 
 if TYPE_CHECKING:
     from tests.app.conftest import SettingsFor

@@ -12,7 +12,6 @@ import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
 from grpc_health.v1 import health_pb2
-
 from tests.app.client import Client
 from tests.app.conftest import environment
 from tests.app.process import serving

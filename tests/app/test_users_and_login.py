@@ -12,7 +12,6 @@ from argon2 import PasswordHasher
 from gatelodge.auth.v1 import auth_pb2, tokens_pb2
 from gatelodge.info.v1 import info_pb2
 from gatelodge.users.v1 import users_pb2
-
 from tests.app.client import PASSWORD, Client, failure
 
 
@@ -190,7 +189,9 @@ async def test_only_those_with_the_permission_create_and_look_up(client: Client)
         assert refused.info.metadata["permission"] == permission
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YWRhOmFkYQ==", "Bearer x.y.z", "Bearer " + "a" * 9000])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic YWRhOmFkYQ==", "Bearer x.y.z", "Bearer " + "a" * 9000]
+)
 async def test_a_bad_credential_is_refused_with_the_same_words_whatever_is_wrong(client: Client, header: str) -> None:
     refused = await failure(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=(("authorization", header),)))
     assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID")

@@ -106,7 +106,7 @@ async def test_a_long_outage_is_refused_at_once_and_recovery_is_noticed_within_3
 
 async def test_the_program_starts_without_its_database_and_finds_it_later(fragile: Fragile) -> None:
     await fragile.server.stop()
-    async with Database(fragile.url, PoolOptions(acquire_timeout=0.3)) as db:
+    async with Database(fragile.url, PoolOptions(min_size=1, max_size=1, acquire_timeout=0.3)) as db:
         with pytest.raises(DependencyUnavailable):
             await db.ping()
         url = await fragile.server.start()

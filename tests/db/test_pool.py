@@ -267,15 +267,16 @@ async def test_a_statement_whose_client_is_gone_ends_soon(one: Database, admin: 
     sockets: list[int] = []
 
     async def work(conn: Connection) -> None:
-        sockets.append(conn.fileno())
-        await SLEEP.execute(conn)
+        sockets.append(os.dup(conn.fileno()))
+        if len(sockets) == 1:
+            await SLEEP.execute(conn)
 
     task = asyncio.create_task(one.transact(work))
     await until_sleeping(admin)
-    with socket.socket(fileno=os.dup(sockets[0])) as gone:
+    with socket.socket(fileno=sockets[0]) as gone:
         gone.shutdown(socket.SHUT_RDWR)
-    task.cancel()
-    await asyncio.wait([task])
+    await task
+    os.close(sockets[1])
     await until_awake(admin)
 
 

@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
 from service.db import Command, Database, PoolOptions, Statement
 from service.errors import Conflict, DeadlineExceeded, DependencyUnavailable, EmailTaken, UserNotFound
+from service.spans import trace_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -147,19 +147,28 @@ async def test_a_stream_fetches_no_more_than_a_batch_at_a_time(conn: Connection)
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
-    return exporter
+def spans() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
 
 
-async def test_a_traced_statement_has_a_span_without_parameters(conn: Connection, spans: InMemorySpanExporter) -> None:
-    with trace.get_tracer("test").start_as_current_span("call"):
+@pytest.fixture
+def tracer(spans: InMemorySpanExporter) -> Tracer:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return provider.get_tracer("test")
+
+
+async def test_a_traced_statement_has_a_span_without_parameters(
+    conn: Connection, spans: InMemorySpanExporter, tracer: Tracer
+) -> None:
+    async def traced_call() -> None:
+        trace_with(tracer)
         await INSERT.execute(conn, user_id=uuid4(), email="secret@example.com")
         with pytest.raises(EmailTaken):
             await INSERT.execute(conn, user_id=uuid4(), email="secret@example.com")
-    good, bad, _ = spans.get_finished_spans()
+
+    await asyncio.create_task(traced_call())
+    good, bad = spans.get_finished_spans()
     assert good.kind is SpanKind.CLIENT
     assert good.attributes == {
         "db.system.name": "postgresql",
@@ -175,9 +184,16 @@ async def test_a_traced_statement_has_a_span_without_parameters(conn: Connection
     assert "secret" not in good.to_json() + bad.to_json()
 
 
-async def test_an_untraced_statement_asks_for_no_tracer(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "get_tracer", lambda *_: pytest.fail("a tracer was asked for"))
+async def test_a_statement_outside_of_a_traced_call_has_no_span(
+    conn: Connection, spans: InMemorySpanExporter, tracer: Tracer
+) -> None:
+    await asyncio.create_task(_traced_nothing(tracer))
     await NUMBERS.all(conn, count=1)
+    assert spans.get_finished_spans() == ()
+
+
+async def _traced_nothing(tracer: Tracer) -> None:
+    trace_with(tracer)
 
 
 async def test_statements_are_prepared_at_once_unless_told_not_to(url: str) -> None:

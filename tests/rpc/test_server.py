@@ -89,12 +89,15 @@ async def test_too_much_metadata_is_refused(house: dummy.House) -> None:
 
 
 @pytest.mark.parametrize("gzip", [False, True])
-async def test_responses_are_compressed_when_that_is_switched_on(lines: list[Any], *, gzip: bool) -> None:
+async def test_responses_are_compressed_for_those_who_accept_it_when_switched_on(
+    lines: list[Any], *, gzip: bool
+) -> None:
     del lines
     house = await dummy.start(transport=Transport(max_message_bytes=dummy.LIMIT, gzip_responses=gzip))
     try:
         call = raw_call(b"/dummy.v1.DummyService/Public", (b"grpc-accept-encoding", b"gzip"))
         assert (b"grpc-encoding\x04gzip" in await send_raw(house, call)) is gzip
+        assert b"grpc-encoding\x04gzip" not in await send_raw(house, raw_call(b"/dummy.v1.DummyService/Public"))
         assert await house.call("Unary", "x" * 200) == ["x" * 200]
     finally:
         await house.close()

@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
+import psycopg.errors
 import pytest
 from pydantic import SecretStr
 from tests.telemetry.desk import Desk
@@ -105,6 +107,14 @@ class _Rude:
 def test_logging_never_raises_and_always_says_something(desk: Desk, speak: Callable[[], None]) -> None:
     speak()
     assert desk.lines[0]["event"] == "spoken"
+
+
+def test_row_values_in_an_exception_among_a_messages_arguments_are_dropped(desk: Desk) -> None:
+    error = psycopg.errors.UniqueViolation("duplicate\nDETAIL:  Key (email)=(ada@secret.example) already exists.")
+    logging.getLogger("psycopg.pool").warning("discarding connection: %s", error)
+    logger("x").warning("spoken", error=error)
+    assert "secret.example" not in desk.text
+    assert desk.text.count("sqlstate 23505") == 2
 
 
 @pytest.mark.parametrize(("message", "args"), [("spoken %s %s", ("one",)), ("spoken %s", (_Rude(),)), (_Rude(), ())])

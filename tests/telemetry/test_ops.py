@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from service.errors import CannotRun
 from service.telemetry import ops
 from service.telemetry.metrics import Metrics
 from service.telemetry.ops import OpsServer
@@ -128,7 +129,7 @@ def test_nothing_tells_what_serves_and_bad_requests_are_not_repeated(server: Ops
 
 
 def test_an_address_in_use_is_an_error_at_once(server: OpsServer) -> None:
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(CannotRun):
         OpsServer(
             host="127.0.0.1",
             port=server.port,
@@ -157,6 +158,19 @@ def test_slow_senders_are_cut_and_do_not_keep_others_out(server: OpsServer, monk
     finally:
         for peer in slow:
             peer.close()
+
+
+def test_more_connections_than_the_limit_are_closed_unanswered(server: OpsServer) -> None:
+    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(16)]
+    try:
+        time.sleep(0.1)
+        with pytest.raises(OSError, match=r"reset|closed"):
+            _ask(server, "/healthz")
+    finally:
+        for peer in idle:
+            peer.close()
+    time.sleep(0.1)
+    assert _ask(server, "/healthz")[0].status == 200
 
 
 def test_many_scrapes_at_once_are_answered(server: OpsServer) -> None:

@@ -21,6 +21,7 @@ def test_a_reader_who_stops_reading_stops_nobody_and_what_was_lost_is_told() -> 
         time.sleep(0.05)
         for _ in range(200):
             sink.write(line)
+        assert len(sink._lines) <= 50
         got = b""
         while b"lost" not in got:
             got += source.read1(65536)
@@ -50,3 +51,16 @@ def test_an_error_is_written_at_once() -> None:
         time.sleep(0.01)
     assert stream.getvalue() == "urgent\n"
     sink.close()
+
+
+def test_whoever_flushes_or_speaks_after_the_end_does_not_wait_long_either() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "w") as stream:
+        sink = Sink(stream, confession=lambda _: b"", interval=60)
+        sink._lines.extend([b"x" * 9999] * 20)
+        start = time.monotonic()
+        sink.flush(timeout=0.1)
+        sink._lines.extend([b"x" * 9999] * 20)
+        sink.close(timeout=0.1)
+        sink.write(b"late\n")
+        assert time.monotonic() - start < 2

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
-from opentelemetry import trace
 
 from service.auth.passwords import Password
 from service.errors import Overloaded
+from service.spans import span
 from service.telemetry.readings import HashQueue
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Hasher:
             Overloaded: the queue is full.
 
         """
-        with trace.get_tracer(__name__).start_as_current_span("argon2id hash"):
+        with span("argon2id hash"):
             return await self._run(lambda: self._encode(password))
 
     async def verify(self, password: Password, stored: str | None) -> Verdict:
@@ -107,7 +107,7 @@ class Hasher:
             Overloaded: the queue is full.
 
         """
-        with trace.get_tracer(__name__).start_as_current_span("argon2id verify"):
+        with span("argon2id verify"):
             matches = await self._run(lambda: self._matches(password, stored or self._dummy))
         if stored is None or not matches:
             return Verdict(matches=False, outdated=False)

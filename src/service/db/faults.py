@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import errors as pg
-from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import TooManyRequests
 
 from service.errors import Conflict, DeadlineExceeded, DependencyUnavailable, Overloaded
 
@@ -52,8 +52,8 @@ def translate(
 
 
 def _is_connection_fault(error: psycopg.Error) -> bool:
-    """Tell faults of the connection from other operational ones (disk full): those stay what they are."""
-    if isinstance(error, (PoolTimeout, PoolClosed, *_LOST_STATES)):
+    """Tell faults of the connection and the pool from other operational ones (disk full): those stay what they are."""
+    if isinstance(error, _LOST_STATES):
         return True
     state = error.sqlstate or ""
     return isinstance(error, psycopg.OperationalError) and (not state or state.startswith(("08", "57P", "53300")))

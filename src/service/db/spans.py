@@ -1,49 +1,36 @@
-"""One span per SQL statement, when the call is being traced; nothing at all when it is not.
+"""One span per SQL statement of a traced call, named by OpenTelemetry's semantic conventions for PostgreSQL.
 
-Names follow the OpenTelemetry semantic conventions for PostgreSQL. Parameters never appear, nor do messages of errors:
-they can hold values.
+Parameters never appear, nor do messages of errors: they can hold values.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
+
+from service.spans import span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-
-def span_of(name: str, operation: str, sql: str) -> AbstractContextManager[None] | None:
-    """Return the span to run the statement in, or None when the current span is not recording."""
-    return _span(name, operation, sql) if trace.get_current_span().is_recording() else None
+    from opentelemetry.trace import Span
 
 
-@contextmanager
-def _span(name: str, operation: str, sql: str) -> Iterator[None]:
+def span_of(name: str, operation: str, sql: str) -> AbstractContextManager[None]:
+    """Return the span to run the statement in; it does nothing when the call is not traced."""
     attributes = {
         "db.system.name": "postgresql",
         "db.operation.name": operation,
         "db.query.summary": name,
         "db.query.text": sql,
     }
-    with trace.get_tracer("service.db").start_as_current_span(
-        name, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as span:
-        try:
-            yield
-        except BaseException as error:
-            _mark_failed(span, error)
-            raise
+    return span(name, kind=SpanKind.CLIENT, attributes=attributes, on_error=_name_the_cause)
 
 
-def _mark_failed(span: trace.Span, error: BaseException) -> None:
+def _name_the_cause(made: Span, error: BaseException) -> None:
     cause = error if isinstance(error, psycopg.Error) else error.__cause__
+    made.set_attribute("error.type", type(cause or error).__qualname__)
     if isinstance(cause, psycopg.Error) and cause.sqlstate:
-        span.set_attribute("db.response.status_code", cause.sqlstate)
-    span.set_attribute("error.type", type(cause or error).__qualname__)
-    span.set_status(StatusCode.ERROR)
+        made.set_attribute("db.response.status_code", cause.sqlstate)

@@ -59,10 +59,7 @@ class Query:
         return f"<{type(self).__name__} {self.name}>"
 
     async def _run(self, cursor: psycopg.AsyncCursor[AnyRow], values: dict[str, Any]) -> psycopg.AsyncCursor[AnyRow]:
-        span = span_of(self.name, self.operation, self.sql)
-        if span is None:
-            return await self._execute(cursor, values)
-        with span:
+        with span_of(self.name, self.operation, self.sql):
             return await self._execute(cursor, values)
 
     async def _execute(

@@ -65,19 +65,13 @@ class GuardedServer(_server.Server):
     Args:
         interceptors: outermost first.
         options: channel arguments.
-        compression: of responses, to clients that accept it.
 
     """
 
-    def __init__(
-        self,
-        interceptors: Sequence[grpc.aio.ServerInterceptor],
-        options: Sequence[tuple[str, int]],
-        compression: grpc.Compression,
-    ) -> None:
+    def __init__(self, interceptors: Sequence[grpc.aio.ServerInterceptor], options: Sequence[tuple[str, int]]) -> None:
         # Not the parent's constructor: all it does is to make the core server that is replaced here.
         self._loop = asyncio.get_running_loop()
         self._server = _CoreServer(
             tuple(interceptors),
-            _server._augment_channel_arguments(tuple(options), compression),  # noqa: SLF001
+            _server._augment_channel_arguments(tuple(options), None),  # noqa: SLF001
         )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _HEADROOM = 8 * 1024 * 1024
 """Bytes between our limit and gRPC's. What is larger still is cut off while it arrives, without details."""
+_COMPRESSION_LEVEL = 2
+"""GRPC_COMPRESS_LEVEL_MED."""
 _REFLECTION = "grpc.reflection.v1.ServerReflection"
 
 
@@ -46,16 +48,14 @@ class Transport:
     reuse_port: bool = False
     """Whether more processes may listen on the same port (SO_REUSEPORT)."""
     gzip_responses: bool = False
-    """Whether responses are compressed. gRPC's core then compresses for clients that do not say they accept gzip, too
-    (plain Go clients do not), and hides what they say: switch it on only where all clients read gzip. Compressed
-    requests are always understood, and their size is limited decompressed."""
+    """Whether responses to clients that accept gzip are compressed. Compressed requests are always understood, and
+    their size is limited decompressed."""
 
 
 def build_server(interceptors: Sequence[grpc.aio.ServerInterceptor], transport: Transport) -> grpc.aio.Server:
     """Return a server without services, not yet listening. Needs a running event loop."""
     # No maximum_concurrent_rpcs: gRPC's counter underflows (grpc#41531). Deadline sheds, with a reason.
-    compression = grpc.Compression.Gzip if transport.gzip_responses else grpc.Compression.NoCompression
-    server: Any = GuardedServer(interceptors, _options(transport), compression)
+    server: Any = GuardedServer(interceptors, _options(transport))
     return cast("grpc.aio.Server", server)
 
 
@@ -113,6 +113,8 @@ def _options(transport: Transport) -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(transport.min_client_ping_interval)),
         ("grpc.so_reuseport", int(transport.reuse_port)),
+        # A level, not an algorithm: gRPC then picks what the client accepts; an algorithm it forces on everyone.
+        ("grpc.default_compression_level", _COMPRESSION_LEVEL if transport.gzip_responses else 0),
         *((("grpc.max_connection_age_ms", _ms(age)),) if age is not None else ()),
     )
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor
 from opentelemetry.trace import Status, StatusCode
@@ -19,11 +18,12 @@ from opentelemetry.trace import Status, StatusCode
 from service import call
 from service.rpc.interceptors.layer import Context, Handler, Layer, Serve
 from service.rpc.outcome import FAULTS, TROUBLE, code_of
+from service.spans import trace_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from service.rpc.methods import Method
 
@@ -61,9 +61,9 @@ class Tracing(Layer):
         self._ratio = ratio
         self._dice = dice
         self._on = provider is not None
+        self._tracer = trace.get_tracer("gatelodge", tracer_provider=provider)
         self._interceptor = aio_server_interceptor(tracer_provider=provider)  # type: ignore[no-untyped-call]
         self._traced: dict[str, Callable[[Any, Context], Any]] = {}
-        self._unsampled = _unsampled_context()
 
     def bind(self, handler: Handler) -> Handler:
         """Leave the handler as it is when tracing is off."""
@@ -72,8 +72,6 @@ class Tracing(Layer):
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Serve the call within a span if it is sampled."""
         if not self._samples(context):
-            # Else the spans of its SQL would have no parent, and be sampled on their own.
-            otel_context.attach(self._unsampled)
             return await proceed(request, context)
         traced = self._traced.get(method.name) or await self._trace(method, proceed)
         result, error = await traced(request, context)
@@ -89,7 +87,7 @@ class Tracing(Layer):
 
     async def _trace(self, method: Method, proceed: Serve) -> Callable[[Any, Context], Any]:
         """Wrap the method in OpenTelemetry's interceptor; every kind is a coroutine here, so as a unary one."""
-        inner: Any = grpc.unary_unary_rpc_method_handler(partial(_observe, method, proceed))
+        inner: Any = grpc.unary_unary_rpc_method_handler(partial(_observe, method, proceed, self._tracer))
 
         async def continuation(_details: object) -> Any:
             return inner
@@ -102,8 +100,11 @@ class Tracing(Layer):
         return traced
 
 
-async def _observe(method: Method, proceed: Serve, request: Any, context: Any) -> tuple[Any, BaseException | None]:
+async def _observe(
+    method: Method, proceed: Serve, tracer: Tracer, request: Any, context: Any
+) -> tuple[Any, BaseException | None]:
     """Serve the call and describe its end; return what it returned and what it raised."""
+    trace_with(tracer)
     span, bare, result, error = trace.get_current_span(), context.__wrapped__, None, None
     try:
         result = await proceed(request, bare)
@@ -136,9 +137,3 @@ def _parent_samples(traceparent: str) -> bool:
         return len(parts) >= _PARENT_PARTS and bool(int(parts[3], 16) & 1)
     except ValueError:
         return False
-
-
-def _unsampled_context() -> otel_context.Context:
-    """Return a context whose span is not recorded: children with a parent-based sampler are not, either."""
-    parent = trace.SpanContext(trace_id=1, span_id=1, is_remote=False, trace_flags=trace.TraceFlags(0))
-    return trace.set_span_in_context(trace.NonRecordingSpan(parent), otel_context.Context())

@@ -1,0 +1,128 @@
+"""Marked secrets go down every path, success and failure; afterwards no log, span, metric or error holds one (H4)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import grpc
+from gatelodge.auth.v1 import auth_pb2
+from gatelodge.users.v1 import users_pb2
+from google.protobuf import empty_pb2
+from tests.app.client import Client, Login
+from tests.app.collector import Collector, collecting
+from tests.app.conftest import environment
+from tests.app.process import Serving, serving
+from tests.app.test_bad_input import raw_field
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from pathlib import Path
+
+MARK = "canary"
+PASSWORD = f"{MARK}-password-right"
+WRONG = f"{MARK}-password-wrong"
+MASTER = f"{MARK}-master-secret-0123456789-abcdef"
+PEPPER = f"{MARK}-pepper-0123456789"
+EMAIL = f"{MARK}.address@example.com"
+TOKEN = f"eyJ{MARK}"
+
+
+class Errors:
+    """Everything a caller was told by failing calls."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def of(self, call: Awaitable[object]) -> None:
+        try:
+            await call
+        except grpc.aio.AioRpcError as error:
+            self.told.append(f"{error.details()} {error.initial_metadata()} {error.trailing_metadata()!r}")
+
+
+async def test_no_secret_reaches_a_log_a_span_a_metric_or_an_error(url: str, tmp_path: Path) -> None:
+    async with collecting() as collector:
+        environ = environment(
+            url,
+            tmp_path,
+            AUTH__MASTER_SECRET=MASTER,
+            AUTH__PASSWORD_PEPPER=PEPPER,
+            LOG__LEVEL="DEBUG",
+            TRACING__OTLP_ENDPOINT=collector.endpoint,
+            TRACING__SAMPLE_RATIO="1",
+            METRICS__OTLP_ENDPOINT=collector.endpoint,
+            METRICS__INTERVAL_SECONDS="0.2",
+        )
+        errors = Errors()
+        async with serving(environ) as server, Client(server.address, url) as client:
+            token = await down_every_path(client, errors)
+            await asyncio.sleep(0.5)
+            server.process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(server.process.wait(), 15) == 0
+        check_that_there_was_something_to_find(server, collector, errors)
+        seen = [str(server.lines), *map(str, collector.traces), *map(str, collector.metrics), *errors.told]
+        for secret in (MARK, token, token.split(".")[2]):
+            leaks = [text[max(0, text.find(secret) - 200) : text.find(secret) + 80] for text in seen if secret in text]
+            assert leaks == []
+
+
+async def down_every_path(client: Client, errors: Errors) -> str:
+    await client.register(EMAIL, PASSWORD)
+    await client.register(EMAIL, WRONG)
+    await client.sql("UPDATE users SET roles = '{admin}'")
+    root = await client.login(EMAIL, PASSWORD)
+    await client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=root.metadata)
+    create = users_pb2.CreateUserRequest(email=EMAIL, password=PASSWORD, display_name=MARK)
+    await errors.of(client.users.CreateUser(create, metadata=root.metadata))
+    await errors.of(client.login(EMAIL, WRONG))
+    await errors.of(client.login(f"{MARK}@nowhere.example", WRONG))
+    await errors.of(client.register(f"{MARK} no address", MARK))
+    await errors.of(client.register(EMAIL, MARK + "\0" + PASSWORD))
+    await errors.of(client.register(EMAIL, MARK * 10_000))
+    await errors.of(client.register(EMAIL, MARK * 300_000))
+    for header in (f"Bearer {TOKEN}", f"Basic {MARK}", f"Bearer {root.token}{MARK}", MARK):
+        await errors.of(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=(("authorization", header),)))
+    await errors.of(client.users.GetUser(users_pb2.GetUserRequest(user_id=MARK), metadata=root.metadata))
+    keys = (("x-api-key", MARK), ("cookie", MARK), ("x-request-id", f"{MARK} {MARK}"))
+    await errors.of(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=keys))
+    await raw_bytes(client, errors)
+    await with_a_broken_database(client, errors, root)
+    return root.token
+
+
+async def raw_bytes(client: Client, errors: Errors) -> None:
+    """Send what cannot be decoded, and what asks for a method that is not there."""
+    bad = raw_field(1, EMAIL.encode()) + raw_field(2, PASSWORD.encode() + b"\xff")
+    for path in ("/gatelodge.auth.v1.AuthService/Login", "/gatelodge.auth.v1.AuthService/Nothing"):
+        call = client.channel.unary_unary(path, lambda raw: raw, empty_pb2.Empty.FromString)
+        await errors.of(call(bad))
+
+
+async def with_a_broken_database(client: Client, errors: Errors, root: Login) -> None:
+    """Make PostgreSQL complain about the very values it was given."""
+    await client.sql("ALTER TABLE users ADD CONSTRAINT no_new CHECK (email NOT LIKE '%%broken%%')")
+    await client.sql("ALTER TABLE passwords ADD CONSTRAINT no_hash CHECK (length(hash) < 10) NOT VALID")
+    await errors.of(client.register(f"{MARK}.broken@example.com", PASSWORD))
+    await errors.of(client.register(f"{MARK}.hash@example.com", PASSWORD))
+    create = users_pb2.CreateUserRequest(email=f"{MARK}.broken@example.com", password=PASSWORD)
+    await errors.of(client.users.CreateUser(create, metadata=root.metadata))
+    await client.sql("ALTER TABLE passwords RENAME TO secrets")
+    await errors.of(client.login(EMAIL, PASSWORD))
+
+
+def check_that_there_was_something_to_find(server: Serving, collector: Collector, errors: Errors) -> None:
+    codes = {line.get("code") for line in server.lines}
+    assert {"OK", "INVALID_ARGUMENT", "UNAUTHENTICATED", "INTERNAL", "ALREADY_EXISTS", "UNIMPLEMENTED"} <= codes
+    assert [line for line in server.lines if line["level"] == "error" and "CheckViolation" in str(line)]
+    names = {span.name for span in collector.spans}
+    assert {"auth.find_candidate", "users.insert", "argon2id hash", "argon2id verify"} <= names
+    assert any("AuthService/Login" in name for name in names)
+    assert "gatelodge_logins" in str(collector.metrics)
+    assert len(errors.told) > 10
+
+
+async def test_the_canary_sings_when_a_secret_is_let_out() -> None:
+    """The negative control: the search above finds a secret where there is one."""
+    assert MARK in str([{"event": "call", "request": auth_pb2.LoginRequest(password=PASSWORD)}])
