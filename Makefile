@@ -39,7 +39,7 @@ proto-check: $(SYNCED) ## Lint the protos, refuse breaking changes, and fail whe
 
 # --- daily use -------------------------------------------------------------------------------------------------------
 
-.PHONY: run migrate admin test check lint types imports sql-proof docs docs-check lock-check format
+.PHONY: run migrate admin test check lint types imports sql-proof sql-snapshot docs docs-check lock-check format
 run: $(SYNCED) ## Start the service with an embedded PostgreSQL under var/
 	@$(BIN)/gatelodge serve
 
@@ -70,10 +70,13 @@ imports: $(SYNCED)
 	@$(BIN)/lint-imports --no-cache > .import-linter.log || { cat .import-linter.log; exit 1; }; rm -f .import-linter.log
 
 sql-proof: $(SYNCED) ## Prove every SQL statement against the migrated schema
-	@$(BIN)/python -m service.db.proof
+	@$(BIN)/python -m service.db.proof --check && $(BIN)/python -m service.db.proof
+
+sql-snapshot: $(SYNCED) ## Prove the SQL and write what PostgreSQL said to migrations/proof.json
+	@$(BIN)/python -m service.db.proof --write
 
 docs: $(SYNCED) ## Write the pages made from code: errors, configuration
-	@$(BIN)/python -m service.rpc.errors_page && $(BIN)/python -m service.settings_page
+	@$(BIN)/python -m service.rpc.errors_page && $(BIN)/python -m service.settings.page
 
 docs-check: $(SYNCED)
-	@$(BIN)/python -m service.rpc.errors_page --check && $(BIN)/python -m service.settings_page --check
+	@$(BIN)/python -m service.rpc.errors_page --check && $(BIN)/python -m service.settings.page --check

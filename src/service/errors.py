@@ -78,7 +78,7 @@ class FailedPrecondition(DomainError):
 
 
 class Retryable(DomainError):
-    """Nothing was done; the same call may succeed after `retry_after` seconds."""
+    """The same call may succeed after `retry_after` seconds. Nothing was done, unless the error says otherwise."""
 
     def __init__(self, message: str, retry_after: float = 1.0, **metadata: str) -> None:
         super().__init__(message, **metadata)
@@ -200,7 +200,10 @@ class Conflict(Aborted):
 
 
 class Overloaded(ResourceExhausted):
-    """`resource` (``calls``, ``password_hashing``, ``database_connections``) is at its limit."""
+    """`resource` is at its limit.
+
+    One of ``calls``, ``streams``, ``health_watchers``, ``password_hashing``, ``database_connections``.
+    """
 
     reason = "OVERLOADED"
 
@@ -218,12 +221,14 @@ class MessageTooLarge(ResourceExhausted):
 
 
 class DependencyUnavailable(Unavailable):
-    """`dependency` (``database``) cannot be reached."""
+    """`dependency` (``database``) cannot be reached. `outcome` is ``unknown`` where a commit may have happened."""
 
     reason = "DEPENDENCY_UNAVAILABLE"
 
-    def __init__(self, dependency: str, retry_after: float = 1.0) -> None:
-        super().__init__("a dependency of the server is away: try again", retry_after, dependency=dependency)
+    def __init__(self, dependency: str, retry_after: float = 1.0, *, outcome: str = "none") -> None:
+        super().__init__(
+            "a dependency of the server is away: try again", retry_after, dependency=dependency, outcome=outcome
+        )
 
 
 class ShuttingDown(Unavailable):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from service.app import running
 from service.build import this_build
+from service.errors import CannotRun, DomainError
 from service.telemetry import logging
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ async def serve(settings: Settings) -> None:
                 print(_greeting(app), flush=True)
             await stop.wait()
         _log.info("stopped")
+    except (CannotRun, DomainError):
+        raise
+    except Exception as error:
+        _log.exception("crashed")
+        raise CannotRun(f"crashed on {type(error).__name__}: the log has the cause") from error
     finally:
         logs.close()
 

@@ -38,6 +38,7 @@ class Serving:
     async def read(self) -> None:
         assert self.process.stderr is not None
         async for raw in self.process.stderr:
+            assert raw.startswith(b"{"), f"not a log line: {raw!r} {await self.process.stderr.read()!r}"
             self.lines.append(json.loads(raw))
 
     async def until(self, name: str) -> None:

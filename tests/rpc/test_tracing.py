@@ -14,6 +14,7 @@ from tests.rpc import dummy
 from tests.rpc.test_deadline import until
 
 from service.rpc.interceptors.tracing import _parent_samples
+from service.spans import span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -128,7 +129,7 @@ async def test_the_parent_decides_else_the_ratio(
         assert format_trace_id(finished[0].context.trace_id) == TRACE
 
 
-async def test_spans_within_an_unsampled_call_are_not_sampled_on_their_own(
+async def test_spans_within_a_call_are_made_when_it_is_sampled_and_only_then(
     provider: TracerProvider, spans: InMemorySpanExporter, lines: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del lines
@@ -136,15 +137,17 @@ async def test_spans_within_an_unsampled_call_are_not_sampled_on_their_own(
     fulfil = house.servicer.fulfil
 
     async def with_sql(request: Any, context: Any) -> Any:
-        with provider.get_tracer("sql").start_as_current_span("SELECT"):
+        with span("SELECT"):
             return await fulfil(request, context)
 
     monkeypatch.setattr(house.servicer, "fulfil", with_sql)
     try:
         await house.call("Unary")
+        assert not spans.get_finished_spans()
+        await house.call("Unary", metadata=(*dummy.ALICE, ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")))
+        assert [finished.name for finished in spans.get_finished_spans()] == ["SELECT", f"{dummy.SERVICE}/Unary"]
     finally:
         await house.close()
-    assert not spans.get_finished_spans()
 
 
 @pytest.mark.parametrize("text", ["", "-", "00-a-b-zz", "00-a-b", "00-a-b-00"])

@@ -64,7 +64,7 @@ async def _commit(conn: Connection) -> None:
         cursor = await conn.execute(b"COMMIT", prepare=False)
     except psycopg.OperationalError as error:
         if conn.closed:
-            raise DependencyUnavailable("database") from OutcomeUnknown(str(error.sqlstate))
+            raise DependencyUnavailable("database", outcome="unknown") from OutcomeUnknown(str(error.sqlstate))
         raise
     if cursor.statusmessage != "COMMIT":
         raise RuntimeError("the work swallowed a database error: its transaction was rolled back, not committed")

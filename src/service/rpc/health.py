@@ -9,23 +9,11 @@ from typing import TYPE_CHECKING, Any
 from grpc_health.v1 import health_pb2
 
 from service.errors import Overloaded, ServiceUnknown
-from service.rpc.readiness import Readiness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
     from service.rpc.interceptors.layer import Context
-
-__all__ = [
-    "LIVENESS",
-    "NOT_SERVING",
-    "READINESS",
-    "SERVICE_UNKNOWN",
-    "SERVING",
-    "HealthBoard",
-    "HealthServicer",
-    "Readiness",
-]
 
 READINESS = "readiness"
 """Whether this process can serve now: the name for a readiness probe."""

@@ -101,7 +101,10 @@ class Database(Section):
     statement_timeout_seconds: float = Field(
         default=30, gt=0, description="The database ends a statement after so long."
     )
-    prepare_statements: bool = Field(default=True, description="False behind PgBouncer in transaction mode.")
+    prepare_statements: bool = Field(
+        default=True,
+        description="False behind PgBouncer in transaction mode; the statement timeout is the role's then.",
+    )
     connect_patience_seconds: float = Field(
         default=30, ge=0, le=3600, description="On start, how long to wait for the database before giving up."
     )

@@ -69,7 +69,7 @@ _POOL_GAUGES: tuple[tuple[str, Callable[[PoolStats], float], str], ...] = (
     ("db_client_connection_max", lambda of: of.max_size, "Most connections the pool may open."),
     ("db_client_connection_idle_min", lambda of: of.min_size, "Connections the pool keeps open."),
     ("db_client_connection_pending_requests", lambda of: of.waiting, "Callers waiting for a connection."),
-    ("gatelodge_db_up", lambda of: of.up, "0 while the database cannot be reached."),
+    ("gatelodge_db_up", lambda of: int(of.up), "0 while the database cannot be reached."),
 )
 
 _POOL_COUNTERS: tuple[tuple[str, Callable[[PoolStats], float], str], ...] = (

@@ -49,7 +49,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_MESSAGE_TOO_LARGE: _Reason.ValueType  # 12
     """The request is larger than `server.max_message_bytes`."""
     REASON_DEPENDENCY_UNAVAILABLE: _Reason.ValueType  # 13
-    """The database or another dependency cannot be reached. Try again after the `RetryInfo` delay."""
+    """The database or another dependency cannot be reached. Try again after the `RetryInfo` delay. Nothing was done, unless
+    the metadata's `outcome` is `unknown`: then the connection broke during the commit, and the change may be there.
+    """
     REASON_DEADLINE_EXCEEDED: _Reason.ValueType  # 14
     """The call's deadline, or the server's own, passed before the work was done."""
     REASON_METHOD_UNKNOWN: _Reason.ValueType  # 15
@@ -93,7 +95,9 @@ REASON_OVERLOADED: Reason.ValueType  # 11
 REASON_MESSAGE_TOO_LARGE: Reason.ValueType  # 12
 """The request is larger than `server.max_message_bytes`."""
 REASON_DEPENDENCY_UNAVAILABLE: Reason.ValueType  # 13
-"""The database or another dependency cannot be reached. Try again after the `RetryInfo` delay."""
+"""The database or another dependency cannot be reached. Try again after the `RetryInfo` delay. Nothing was done, unless
+the metadata's `outcome` is `unknown`: then the connection broke during the commit, and the change may be there.
+"""
 REASON_DEADLINE_EXCEEDED: Reason.ValueType  # 14
 """The call's deadline, or the server's own, passed before the work was done."""
 REASON_METHOD_UNKNOWN: Reason.ValueType  # 15
