@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import stat
+import sys
 import tempfile
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,6 +28,16 @@ class EmbeddedError(CannotRun):
     """The embedded PostgreSQL can not run; the message says why and what to do."""
 
 
+_BECOME = """
+import os, sys
+uid, gid, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+os.setgroups([])
+os.setgid(gid)
+os.setuid(uid)
+os.execv(program, sys.argv[3:])
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """The operating-system user the server runs as."""
@@ -36,6 +47,15 @@ class Account:
     gid: int
     switch: bool
     """Whether this process is root and must become that user first."""
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line that runs `arguments` as this user.
+
+        Not by ``Popen(user=…)``: that forks where it would vfork, and gRPC's fork handlers then crash the child.
+        """
+        if not self.switch:
+            return list(arguments)
+        return [sys.executable, "-I", "-S", "-c", _BECOME, str(self.uid), str(self.gid), *arguments]
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,9 +129,8 @@ class Postmaster:
             self._child = self._run(log, "postgres", "-D", str(home.data), *arguments)
 
     def _run(self, log: IO[bytes], program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        account = self.home.account
         return subprocess.Popen(  # noqa: S603 - our binaries, our arguments, no shell
-            [str(self.home.binaries / program), *arguments],
+            self.home.account.command(str(self.home.binaries / program), *arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -139,9 +138,6 @@ class Postmaster:
             env=_ENVIRONMENT,
             start_new_session=True,
             umask=0o077,
-            user=account.uid if account.switch else None,
-            group=account.gid if account.switch else None,
-            extra_groups=[] if account.switch else None,
         )
 
     def _pid_file(self) -> list[str]:
