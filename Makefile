@@ -80,3 +80,9 @@ docs: $(SYNCED) ## Write the pages made from code: errors, configuration
 
 docs-check: $(SYNCED)
 	@$(BIN)/python -m service.rpc.errors_page --check && $(BIN)/python -m service.settings.page --check
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+.PHONY: bench-timing
+bench-timing: $(SYNCED) ## Show that Login and Register take the same time whoever has an account
+	@$(BIN)/python bench/login_timing.py

@@ -95,7 +95,7 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        return self.info.reason
+        return str(self.info.reason)
 
     @property
     def fields(self) -> dict[str, str]:

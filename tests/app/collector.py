@@ -32,7 +32,7 @@ class Collector:
         ]
 
 
-class _Traces(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc]
+class _Traces(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self, kept: list[Any]) -> None:
         self._kept = kept
 
@@ -41,7 +41,7 @@ class _Traces(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[misc
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
-class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):  # type: ignore[misc]
+class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
     def __init__(self, kept: list[Any]) -> None:
         self._kept = kept
 
@@ -54,8 +54,8 @@ class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):  # type: ignore
 async def collecting() -> AsyncIterator[Collector]:
     server = grpc.aio.server()
     collector = Collector(f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(collector.traces), server)
-    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(collector.metrics), server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(collector.traces), server)  # type: ignore[no-untyped-call]
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(collector.metrics), server)  # type: ignore[no-untyped-call]
     await server.start()
     yield collector
     await server.stop(None)
