@@ -16,7 +16,7 @@ from service.app import opened_accounts
 from service.auth.passwords import PasswordPolicy
 from service.build import this_build
 from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
-from service.process import serve
+from service.process import run_server
 from service.rpc.probe import check
 from service.settings import Settings, SettingsError, load, redacted
 from service.users.model import DisplayName, Email, NewUser
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
-    command.set_defaults(run=lambda _: _run(serve(load())))
+    command.set_defaults(run=lambda _: run_server(load()))
 
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
     mode = command.add_mutually_exclusive_group()

@@ -2,50 +2,73 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.db.embedded import EmbeddedPostgres
+from service.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
-    from pydantic import SecretStr
+    from service.settings import Database, Settings
 
 _SECRET_BYTES = 48
 _PRIVATE = 0o600
+_PAUSE = 1.0
 
 
 @asynccontextmanager
-async def database_url(configured: SecretStr | None, data_dir: Path) -> AsyncIterator[str]:
-    """Yield the configured URL or, without one, that of an embedded PostgreSQL that runs meanwhile.
+async def database_url(settings: Database) -> AsyncIterator[str]:
+    """Yield the configured URL or, without one, that of an embedded PostgreSQL that is kept running meanwhile.
 
     Raises:
         EmbeddedError: the embedded PostgreSQL does not start.
 
     """
-    if configured is not None:
-        yield configured.get_secret_value()
+    if settings.url is not None:
+        yield settings.url.get_secret_value()
         return
-    postgres = EmbeddedPostgres(data_dir)
-    try:
+    async with EmbeddedPostgres(Path(settings.embedded_dir)) as postgres, Supervisor() as tasks:
+        tasks.spawn("embedded-postgres", partial(_keep_running, postgres))
         yield await postgres.start()
-    finally:
-        await postgres.stop()
 
 
-def master_secret(configured: SecretStr | None, file: Path) -> bytes:
-    """Return the configured master secret, or that of `file`, made on first use and private to its owner."""
+async def _keep_running(postgres: EmbeddedPostgres) -> None:
+    """Start the server again when somebody kills it; while it runs this only looks."""
+    while True:
+        await asyncio.sleep(_PAUSE)
+        await postgres.start()
+
+
+def master_secret(settings: Settings) -> bytes:
+    """Return the configured master secret or one of our own, made on first use beside the embedded database's data."""
+    configured = settings.auth.master_secret
     if configured is not None:
         return configured.get_secret_value().encode()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-    except FileExistsError:
+    return _made_once(Path(settings.database.embedded_dir).parent / "master-secret")
+
+
+def _made_once(file: Path) -> bytes:
+    """Return what is in `file`, writing a new secret into it, readable by its owner alone, unless it is there.
+
+    Two processes may come at once: the file appears with its content or not at all.
+    """
+    if file.exists():
         return file.read_bytes()
-    with os.fdopen(handle, "wb") as new:
-        new.write(secrets.token_urlsafe(_SECRET_BYTES).encode())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "wb") as stream:
+        stream.write(secrets.token_urlsafe(_SECRET_BYTES).encode())
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
     return file.read_bytes()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -32,7 +31,7 @@ async def schema_status(settings: Database) -> Status:
         DependencyUnavailable: the database cannot be reached.
 
     """
-    async with database_url(settings.url, Path(settings.embedded_dir)) as url:
+    async with database_url(settings) as url:
         return await schema.status(url)
 
 
@@ -44,22 +43,22 @@ async def migrate(settings: Database, on_applied: Callable[[Migration, float], N
         DependencyUnavailable: the database cannot be reached.
 
     """
-    async with database_url(settings.url, Path(settings.embedded_dir)) as url:
+    async with database_url(settings) as url:
         return await schema.migrate(url, on_applied)
 
 
-async def prepare_schema(url: str, *, migrate_on_start: bool, patience: float) -> None:
+async def prepare_schema(url: str, settings: Database) -> None:
     """Make sure, before serving, that the schema is the one this release was proven against.
 
-    Waits at most `patience` seconds for a database that is not there yet.
+    Waits for a database that is not there yet, and applies migrations where the settings say so.
 
     Raises:
-        CannotRun: migrations are missing and `migrate_on_start` is off, or they cannot be applied.
+        CannotRun: migrations are missing and `database.migrate_on_start` is off, or they cannot be applied.
         DependencyUnavailable: the database cannot be reached.
 
     """
-    look = partial(schema.migrate, url, _log_applied) if migrate_on_start else partial(schema.status, url)
-    status = await _patiently(look, patience)
+    look = partial(schema.migrate, url, _log_applied) if settings.migrate_on_start else partial(schema.status, url)
+    status = await _patiently(look, settings.connect_patience_seconds)
     if status.pending:
         names = ", ".join(migration.file for migration in status.pending)
         raise CannotRun(f"the database's schema is behind this release (missing: {names}): run `gatelodge migrate`")

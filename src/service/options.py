@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from service.auth.hashing import Argon2Parameters
+from service.auth.hashing import Argon2Parameters, Hasher
 from service.auth.tokens import TokenTerms
 from service.db.lending import PoolOptions
 from service.rpc.server import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from service.settings import Auth, Database, Server
 
 
@@ -40,18 +43,28 @@ def terms(settings: Auth) -> TokenTerms:
     return TokenTerms(settings.issuer, settings.audience, timedelta(seconds=settings.access_token_ttl_seconds))
 
 
-def argon2(settings: Auth) -> Argon2Parameters:
-    """Return the cost of a hash."""
-    cost = settings.argon2
-    return Argon2Parameters(cost.memory_kib, cost.time_cost, cost.parallelism)
+def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:
+    """Return the hasher of passwords, not yet entered; `took` is told the seconds of each hash."""
+    cost, pepper = settings.argon2, settings.password_pepper
+    return Hasher(
+        Argon2Parameters(cost.memory_kib, cost.time_cost, cost.parallelism),
+        threads=cost.hash_threads or _cores(),
+        queue=cost.hash_queue,
+        pepper=pepper.get_secret_value().encode() if pepper else None,
+        took=took,
+    )
 
 
-def hash_threads(settings: Auth) -> int:
-    """Return how many hashes are computed at once: one for each core this process may use, unless set."""
-    return settings.argon2.hash_threads or len(os.sched_getaffinity(0))
+def address(host: str, port: int) -> str:
+    """Return ``host:port``, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
-def pepper(settings: Auth) -> bytes | None:
-    """Return the key of password hashes, if any."""
-    secret = settings.password_pepper
-    return secret.get_secret_value().encode() if secret else None
+def instance() -> str:
+    """Return what tells this process from others in telemetry."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _cores() -> int:
+    """Return how many cores this process may use; where the system does not say, how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import uvloop
+
 from service.app import running
 from service.build import this_build
 from service.errors import CannotRun, DomainError
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 _FIRST_REQUEST = '{"email": "ada@example.com", "password": "correct horse battery staple"}'
 _log = logging.logger("gatelodge.process")
+
+
+def run_server(settings: Settings) -> int:
+    """Serve, and return the exit status. Raises as `running`."""
+    uvloop.run(serve(settings))
+    return 0
 
 
 async def serve(settings: Settings) -> None:
