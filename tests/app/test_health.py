@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.app.client import Client, failure
@@ -55,7 +56,9 @@ async def test_reflection_lists_and_describes_every_service(client: Client) -> N
     ]
     listed, described = [answer async for answer in stub.ServerReflectionInfo(iter(asked))]
     assert {service.name for service in listed.list_services_response.service} >= SERVICES
-    assert described.file_descriptor_response.file_descriptor_proto
+    files = map(FileDescriptorProto.FromString, described.file_descriptor_response.file_descriptor_proto)
+    names = {field.json_name for file in files for message in file.message_type for field in message.field}
+    assert {"displayName", "userId"} <= names
 
 
 async def test_reflection_v1_answers_too(client: Client) -> None:

@@ -14,6 +14,7 @@ from service.errors import CannotRun
 from service.rpc.guard import GuardedServer
 from service.rpc.health import HealthServicer
 from service.rpc.methods import check_rules
+from service.rpc.reflection import ReflectionServicer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +126,7 @@ def _ms(seconds: float) -> int:
 
 def _add_reflection(server: grpc.aio.Server, names: tuple[str, ...]) -> None:
     """Add reflection as v1alpha, which Python's package has, and as v1, which is the same on the wire."""
-    servicer = reflection.aio.ReflectionServicer((*names, _REFLECTION, reflection.SERVICE_NAME))
+    servicer = ReflectionServicer((*names, _REFLECTION, reflection.SERVICE_NAME))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handlers = {
         "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
