@@ -34,7 +34,7 @@ from service.rpc.interceptors import chain
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
 from service.supervisor import Supervisor
-from service.telemetry import otlp_metrics, tracing
+from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
 from service.telemetry.ops import OpsServer
 from service.users.directory import Directory
@@ -75,11 +75,11 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
     async with AsyncExitStack() as stack:
         # What watches comes first, so that it sees everything else start and stop.
         build = this_build()
-        who = tracing.resource(service="gatelodge", version=build.version, instance=options.instance())
+        who = otlp.Identity(service="gatelodge", version=build.version, instance=options.instance())
         metrics = Metrics(version=build.version, commit=build.commit)
-        if (tracer_provider := tracing.provider(settings.tracing, who)) is not None:
+        if (tracer_provider := otlp.traces(settings.tracing, who)) is not None:
             stack.push_async_callback(asyncio.to_thread, tracer_provider.shutdown)
-        if (pusher := otlp_metrics.pusher(settings.metrics, metrics.registry, who)) is not None:
+        if (pusher := otlp.metrics(settings.metrics, metrics.registry, who)) is not None:
             stack.push_async_callback(asyncio.to_thread, pusher.close)
 
         # What everything stands on, the rules, and their RPCs.

@@ -1,4 +1,7 @@
-"""The ``gatelodge`` command: reads arguments and settings, calls the app or an operation, prints the answer."""
+"""The ``gatelodge`` command: reads arguments and settings, calls the app or an operation, prints the answer.
+
+Each command imports what it needs itself: a health probe, run every few seconds, does not pay for the server's imports.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,16 @@ import secrets
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from service import operations
-from service.access import ADMIN
-from service.app import opened_accounts
-from service.auth.passwords import PasswordPolicy
 from service.build import this_build
 from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
-from service.process import run_server
-from service.rpc.probe import check
 from service.settings import Settings, SettingsError, load, redacted
-from service.users.model import DisplayName, Email, NewUser
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from service.auth.passwords import Password
     from service.db.migrations import Status
-    from service.users.model import User
+    from service.users.model import NewUser, User
 
 Result = TypeVar("Result")
 
@@ -66,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
-    command.set_defaults(run=lambda _: run_server(load()))
+    command.set_defaults(run=_serve)
 
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
     mode = command.add_mutually_exclusive_group()
@@ -100,7 +96,15 @@ def _add_users(users: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     command.set_defaults(run=_create_admin)
 
 
+def _serve(_: argparse.Namespace) -> int:
+    from service.process import run_server
+
+    return run_server(load())
+
+
 def _migrate(options: argparse.Namespace) -> int:
+    from service import operations
+
     database = load().database
     if options.status:
         return _print_status(_run(operations.schema_status(database)))
@@ -122,6 +126,8 @@ def _print_status(status: Status) -> int:
 
 
 def _health(options: argparse.Namespace) -> int:
+    from service.rpc.probe import check
+
     address = options.address
     if address is None:
         server = load().server
@@ -132,6 +138,10 @@ def _health(options: argparse.Namespace) -> int:
 
 
 def _create_admin(options: argparse.Namespace) -> int:
+    from service.access import ADMIN
+    from service.auth.passwords import PasswordPolicy
+    from service.users.model import DisplayName, Email, NewUser
+
     settings = load()
     new = NewUser(Email.parse(options.email), DisplayName.parse(options.display_name), roles=(ADMIN,))
     text = _new_password(options)
@@ -144,6 +154,8 @@ def _create_admin(options: argparse.Namespace) -> int:
 
 
 async def _create_user(settings: Settings, new: NewUser, password: Password) -> User:
+    from service.app import opened_accounts
+
     async with opened_accounts(settings) as accounts:
         return await accounts.create(new, password)
 

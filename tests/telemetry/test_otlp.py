@@ -17,16 +17,15 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 from service.settings import Log, Tracing
 from service.settings import Metrics as MetricsSettings
+from service.telemetry import otlp
 from service.telemetry.exporter_warnings import Warnings
 from service.telemetry.logging import configure
 from service.telemetry.metrics import Metrics
-from service.telemetry.otlp_metrics import pusher
-from service.telemetry.tracing import provider, resource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WHO = resource(service="gatelodge", version="1.2.3", instance="i-1")
+WHO = otlp.Identity(service="gatelodge", version="1.2.3", instance="i-1")
 NOBODY = "http://127.0.0.1:1"
 
 
@@ -71,7 +70,7 @@ def test_the_prometheus_numbers_are_pushed_as_otlp(collector: Collector) -> None
         method.finished("OK", seconds)
     method.started()
     metrics.login("ok")
-    push = pusher(MetricsSettings(otlp_endpoint=collector.endpoint), metrics.registry, WHO)
+    push = otlp.metrics(MetricsSettings(otlp_endpoint=collector.endpoint), metrics.registry, WHO)
     assert push
     assert push.push()
     push.close()
@@ -101,7 +100,7 @@ def test_the_prometheus_numbers_are_pushed_as_otlp(collector: Collector) -> None
 
 async def test_pushing_goes_on_by_itself_and_off_the_event_loop(collector: Collector) -> None:
     settings = MetricsSettings(otlp_endpoint=collector.endpoint, interval_seconds=0.1)
-    push = pusher(settings, Metrics(version="1", commit="x").registry, WHO)
+    push = otlp.metrics(settings, Metrics(version="1", commit="x").registry, WHO)
     assert push
     task = asyncio.create_task(push.run())
     while len(collector.got) < 2:  # noqa: ASYNC110 - they arrive in another thread
@@ -111,7 +110,7 @@ async def test_pushing_goes_on_by_itself_and_off_the_event_loop(collector: Colle
 
 
 def test_spans_are_sent_and_the_last_ones_at_shutdown(collector: Collector) -> None:
-    traces = provider(Tracing(otlp_endpoint=collector.endpoint), WHO)
+    traces = otlp.traces(Tracing(otlp_endpoint=collector.endpoint), WHO)
     assert traces
     with traces.get_tracer("t").start_as_current_span("outer"):
         pass
@@ -122,16 +121,16 @@ def test_spans_are_sent_and_the_last_ones_at_shutdown(collector: Collector) -> N
 
 
 def test_without_an_endpoint_there_is_neither() -> None:
-    assert provider(Tracing(), WHO) is None
-    assert pusher(MetricsSettings(), Metrics(version="1", commit="x").registry, WHO) is None
+    assert otlp.traces(Tracing(), WHO) is None
+    assert otlp.metrics(MetricsSettings(), Metrics(version="1", commit="x").registry, WHO) is None
 
 
 def test_a_collector_that_is_away_is_one_warning_and_no_exception() -> None:
     stream = io.StringIO()
     logs = configure(Log(), service="s", version="v", stream=stream)
     start = time.monotonic()
-    traces = provider(Tracing(otlp_endpoint=NOBODY), WHO)
-    push = pusher(MetricsSettings(otlp_endpoint=NOBODY), Metrics(version="1", commit="x").registry, WHO)
+    traces = otlp.traces(Tracing(otlp_endpoint=NOBODY), WHO)
+    push = otlp.metrics(MetricsSettings(otlp_endpoint=NOBODY), Metrics(version="1", commit="x").registry, WHO)
     assert traces
     assert push
     for _ in range(3):

@@ -25,6 +25,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from service.telemetry.exporter_warnings import calm
 from service.telemetry.otlp_names import attributes, name_and_unit
+from service.telemetry.tracing import resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,23 +35,21 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
     from prometheus_client.samples import Sample
 
-    from service.settings import Metrics
+    from service.telemetry.otlp import Identity
 
 _EXPORT_TIMEOUT = 5.0
 _SCOPE = InstrumentationScope("gatelodge")
 
 
-def pusher(settings: Metrics, registry: CollectorRegistry, who: Resource) -> Pusher | None:
-    """Return what pushes `registry` to the collector, or None when none is set."""
-    if settings.otlp_endpoint is None:
-        return None
+def pusher(endpoint: str, interval: float, registry: CollectorRegistry, who: Identity) -> Pusher:
+    """Return what pushes `registry` to the collector at `endpoint` every `interval` seconds."""
     calm()
     exporter = OTLPMetricExporter(
-        endpoint=settings.otlp_endpoint,
-        insecure=settings.otlp_endpoint.startswith("http://"),
+        endpoint=endpoint,
+        insecure=endpoint.startswith("http://"),
         timeout=_EXPORT_TIMEOUT,
     )
-    return Pusher(exporter, registry, who, interval=settings.interval_seconds)
+    return Pusher(exporter, registry, resource(who), interval=interval)
 
 
 class Pusher:
