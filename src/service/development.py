@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.db.embedded import EmbeddedPostgres
+from service.files import made_once
 from service.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from service.settings import Database, Settings
 
 _SECRET_BYTES = 48
-_PRIVATE = 0o600
 _PAUSE = 1.0
 
 
@@ -51,24 +50,5 @@ def master_secret(settings: Settings) -> bytes:
     configured = settings.auth.master_secret
     if configured is not None:
         return configured.get_secret_value().encode()
-    return _made_once(Path(settings.database.embedded_dir).parent / "master-secret")
-
-
-def _made_once(file: Path) -> bytes:
-    """Return what is in `file`, writing a new secret into it, readable by its owner alone, unless it is there.
-
-    Two processes may come at once: the file appears with its content or not at all.
-    """
-    if file.exists():
-        return file.read_bytes()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "wb") as stream:
-        stream.write(secrets.token_urlsafe(_SECRET_BYTES).encode())
-    try:
-        os.link(draft, file)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-    return file.read_bytes()
+    file = Path(settings.database.embedded_dir).parent / "master-secret"
+    return made_once(file, lambda: secrets.token_urlsafe(_SECRET_BYTES)).encode()

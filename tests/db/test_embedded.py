@@ -271,8 +271,19 @@ async def test_as_root_everything_lies_in_the_cache_and_no_mode_is_widened(tmp_p
     assert ask(url, b"SELECT 1") == 1
     await server.stop()
     forget(wanted / "db")
-    assert list(wanted.iterdir()) == []
+    assert [path.name for path in wanted.rglob("*") if path.is_file()] == ["instance"]
     assert stat.S_IMODE(wanted.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(not ROOT, reason="an ordinary user's data are in the folder itself")
+def test_as_root_too_removing_the_folder_begins_anew(tmp_path: Path) -> None:
+    first = embedded_home.find_home(tmp_path / "db", cache())
+    assert embedded_home.find_home(tmp_path / "db", cache()) == first
+    shutil.rmtree(tmp_path / "db")
+    again = embedded_home.find_home(tmp_path / "db", cache())
+    assert again.folder != first.folder
+    for home in (first, again):
+        shutil.rmtree(home.folder)
 
 
 @pytest.mark.skipif(not ROOT or not reachable(embedded_home._packaged()), reason="becomes another user")

@@ -29,8 +29,8 @@ class EmbeddedPostgres:
     """One embedded PostgreSQL, kept under `data_dir` over restarts. Also an ``async with``.
 
     Args:
-        data_dir: names the instance. As an ordinary user everything is kept in it; as root it is the name only, and
-            everything is kept in `cache_dir`, where an unprivileged user runs the server.
+        data_dir: names the instance. As an ordinary user everything is kept in it; as root it holds the instance's
+            name only, and the data is in `cache_dir`, where an unprivileged user runs the server.
         durable: False trades the data's safety in a crash for speed: for tests.
         cache_dir: for root: where binaries and data are kept. Default ``/var/cache/gatelodge``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import sys
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from service.errors import CannotRun
+from service.files import made_once
 
 ROLE = "gatelodge"
 """The database role, a superuser of its own instance."""
@@ -88,10 +90,11 @@ def find_home(data_dir: Path, cache_dir: Path | None) -> Home:
     """
     account = _account()
     wanted = data_dir.resolve()
-    key = hashlib.sha256(os.fsencode(wanted)).hexdigest()[:16]
     if account.switch:
         cache = (cache_dir or _CACHE).resolve()
-        folder, binaries = cache / "data" / key, _copied_binaries(cache)
+        # Not the folder's name: who removes the folder wants to begin anew.
+        instance = made_once(wanted / "instance", lambda: secrets.token_hex(8))
+        folder, binaries = cache / "data" / instance, _copied_binaries(cache)
     else:
         folder, binaries = wanted, _packaged() / "bin"
     folder.mkdir(mode=0o755 if account.switch else 0o700, parents=True, exist_ok=True)
