@@ -276,7 +276,7 @@ async def test_as_root_everything_lies_in_the_cache_and_no_mode_is_widened(tmp_p
 
 
 @pytest.mark.skipif(not ROOT, reason="an ordinary user's data are in the folder itself")
-def test_as_root_too_removing_the_folder_begins_anew(tmp_path: Path) -> None:
+async def test_as_root_too_removing_the_folder_begins_anew(tmp_path: Path) -> None:
     first = embedded_home.find_home(tmp_path / "db", cache())
     assert embedded_home.find_home(tmp_path / "db", cache()) == first
     shutil.rmtree(tmp_path / "db")
