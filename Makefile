@@ -33,6 +33,10 @@ proto: $(SYNCED) ## Write the stubs in generated/ and the pages made from the pr
 
 proto-check: $(SYNCED) ## Lint the protos, refuse breaking changes, and fail when generated/ is not what they give
 	@$(BIN)/buf lint
+	@base=$$(git rev-parse --verify --quiet origin/main || git rev-parse --verify --quiet HEAD^) || exit 0; \
+	  old=$$(mktemp -d) && git archive "$$base" protos buf.yaml | tar -x -C $$old \
+	  && $(BIN)/buf build $$old -o $$old/main.binpb && $(BIN)/buf breaking --against $$old/main.binpb \
+	  && rm -r $$old || { echo "a change of the protos breaks callers of $$base" >&2; exit 1; }
 	@fresh=$$(mktemp -d) && $(MAKE) --no-print-directory proto STUBS=$$fresh \
 	  && diff -r -x __pycache__ -x pyproject.toml -x '*.egg-info' generated $$fresh \
 	  && rm -r $$fresh || { echo 'generated/ differs from the protos: run make proto and commit' >&2; exit 1; }

@@ -35,7 +35,11 @@ def pool(settings: Database) -> PoolOptions:
 
 def transport(settings: Server) -> Transport:
     """Return what the transport allows."""
-    return Transport(max_message_bytes=settings.max_message_bytes, max_metadata_bytes=settings.max_metadata_bytes)
+    return Transport(
+        max_message_bytes=settings.max_message_bytes,
+        max_metadata_bytes=settings.max_metadata_bytes,
+        gzip_responses=settings.gzip_responses,
+    )
 
 
 def terms(settings: Auth) -> TokenTerms:

@@ -61,6 +61,7 @@ class Server(Section):
     )
     max_concurrent_calls: int = Field(default=1000, ge=1, description="Calls in progress before new ones are refused.")
     max_streams: int = Field(default=1000, ge=1, description="Streamed responses open before new ones are refused.")
+    gzip_responses: bool = Field(default=False, description="Compress responses to clients that accept gzip.")
     default_deadline_seconds: float = Field(
         default=30, gt=0, le=3600, description="Deadline of a call that brings none."
     )
