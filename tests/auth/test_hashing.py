@@ -1,0 +1,130 @@
+"""Password hashes: their format, the pepper, the bounds on stored ones, and the pool they are computed in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from argon2 import PasswordHasher
+from service.auth.hashing import Argon2Parameters, Hasher
+from service.auth.passwords import Password
+from service.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CHEAP = Argon2Parameters(memory_kib=64, time_cost=1)
+SLOW = Argon2Parameters(memory_kib=65536, time_cost=3)
+RIGHT, WRONG = Password.parse("correct horse battery staple"), Password.parse("incorrect horse battery staple")
+
+
+def hasher(
+    parameters: Argon2Parameters = CHEAP, *, threads: int = 2, queue: int = 8, pepper: bytes | None = None
+) -> Hasher:
+    return Hasher(parameters, threads=threads, queue=queue, pepper=pepper, took=lambda _: None)
+
+
+@pytest.fixture
+async def cheap() -> AsyncIterator[Hasher]:
+    async with hasher() as entered:
+        yield entered
+
+
+async def test_a_hash_is_argon2id_with_the_parameters_asked_for(cheap: Hasher) -> None:
+    assert (await cheap.hash(RIGHT)).startswith("$argon2id$v=19$m=64,t=1,p=1$")
+
+
+async def test_the_right_password_matches_and_no_other(cheap: Hasher) -> None:
+    stored = await cheap.hash(RIGHT)
+    assert (await cheap.verify(RIGHT, stored)).matches
+    assert not (await cheap.verify(WRONG, stored)).matches
+
+
+async def test_without_a_stored_hash_nothing_matches(cheap: Hasher) -> None:
+    assert not (await cheap.verify(RIGHT, None)).matches
+
+
+async def test_verifying_without_a_stored_hash_computes_one_all_the_same() -> None:
+    took: list[float] = []
+    async with Hasher(CHEAP, threads=1, queue=1, pepper=None, took=took.append) as entered:
+        before = len(took)
+        await entered.verify(RIGHT, None)
+        assert len(took) == before + 1
+
+
+async def test_a_hash_with_other_parameters_matches_and_is_outdated(cheap: Hasher) -> None:
+    verdict = await cheap.verify(RIGHT, PasswordHasher(2, 128, 1).hash(RIGHT.reveal()))
+    assert (verdict.matches, verdict.outdated) == (True, True)
+    verdict = await cheap.verify(RIGHT, await cheap.hash(RIGHT))
+    assert (verdict.matches, verdict.outdated) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["", "nonsense", "$argon2id$v=19$m=64,t=1,p=1$x", "$2b$12$abcdefghijklmnopqrstuv", "\0", "hmac-sha256:"],
+)
+async def test_a_damaged_hash_matches_nothing(cheap: Hasher, stored: str) -> None:
+    verdict = await cheap.verify(RIGHT, stored)
+    assert (verdict.matches, verdict.outdated) == (False, False)
+
+
+@pytest.mark.parametrize(("field", "value"), [("m=64", "m=4194304"), ("t=1", "t=100000"), ("p=1", "p=64")])
+async def test_a_stored_hash_that_would_cost_too_much_is_not_computed(cheap: Hasher, field: str, value: str) -> None:
+    stored = (await cheap.hash(RIGHT)).replace(field, value)
+    async with asyncio.timeout(1):
+        assert not (await cheap.verify(RIGHT, stored)).matches
+
+
+async def test_a_peppered_hash_needs_its_pepper() -> None:
+    async with hasher(pepper=b"a pepper that is secret") as peppered, hasher(pepper=b"another") as other:
+        stored = await peppered.hash(RIGHT)
+        assert (await peppered.verify(RIGHT, stored)).matches
+        assert not (await other.verify(RIGHT, stored)).matches
+    async with hasher() as plain:
+        assert not (await plain.verify(RIGHT, stored)).matches
+
+
+async def test_a_pepper_can_be_introduced_later(cheap: Hasher) -> None:
+    stored = await cheap.hash(RIGHT)
+    async with hasher(pepper=b"a pepper that is secret") as peppered:
+        verdict = await peppered.verify(RIGHT, stored)
+    assert (verdict.matches, verdict.outdated) == (True, True)
+
+
+async def test_more_than_threads_and_queue_are_refused_at_once() -> None:
+    async with hasher(SLOW, threads=1, queue=2) as entered:
+        jobs = [asyncio.ensure_future(entered.hash(RIGHT)) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await entered.hash(RIGHT)
+        assert caught.value.retry_after > 0
+        assert entered.stats().refused == 1
+        await asyncio.gather(*jobs)
+        await entered.hash(RIGHT)
+
+
+async def test_a_cancelled_job_gives_its_place_back() -> None:
+    async with hasher(SLOW, threads=1, queue=1) as entered:
+        jobs = [asyncio.ensure_future(entered.hash(RIGHT)) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        jobs[1].cancel()
+        await asyncio.sleep(0.01)
+        await asyncio.gather(jobs[0], entered.hash(RIGHT))
+        await asyncio.sleep(0)
+        stats = entered.stats()
+        assert (stats.active, stats.queued) == (0, 0)
+
+
+async def test_hashing_happens_on_threads_of_lowest_priority() -> None:
+    nice: list[int] = []
+
+    def note(_: float) -> None:
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    async with Hasher(CHEAP, threads=1, queue=1, pepper=None, took=note):
+        pass
+    assert nice == [19]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
