@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from service.build import this_build
 from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
 from service.settings import Settings, SettingsError, load, redacted
+from service.telemetry.exceptions import render_exception
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, CannotRun, DomainError) as error:
         message, status = _told(error)
         print(f"gatelodge: {message}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - told whole, but without the values that Python's own traceback can show
+        print(f"gatelodge: a fault of gatelodge's own\n{render_exception(error)}", file=sys.stderr)
+        return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
     return status

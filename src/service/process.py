@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from service.app import App
     from service.settings import Settings
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FIRST_REQUEST = '{"email": "ada@example.com", "password": "correct horse battery staple"}'
 _log = logging.logger("gatelodge.process")
 
@@ -35,7 +36,7 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once. Raises as `running`."""
     build = this_build()
     logs = logging.configure(settings.log, service="gatelodge", version=build.version, stream=sys.stderr)
-    stop = _first_signal()
+    stop = _Stop()
     try:
         _log.info("starting", commit=build.commit, env=settings.env, pid=os.getpid())
         async with running(settings) as app:
@@ -44,6 +45,10 @@ async def serve(settings: Settings) -> None:
                 print(_greeting(app), flush=True)
             await stop.wait()
         _log.info("stopped")
+    except asyncio.CancelledError:
+        if not stop.asked:
+            raise
+        _log.info("stopped while starting")
     except (CannotRun, DomainError):
         raise
     except Exception as error:
@@ -53,19 +58,31 @@ async def serve(settings: Settings) -> None:
         logs.close()
 
 
-def _first_signal() -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets; after it, signals do what they do by default."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
+class _Stop:
+    """The first SIGTERM or SIGINT: ends a `wait`, or cancels the task while it is still starting.
 
-    def begin() -> None:
-        stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
+    After it signals do what they do by default.
+    """
 
-    for number in numbers:
-        loop.add_signal_handler(number, begin)
-    return stop
+    def __init__(self) -> None:
+        self.asked = False
+        self._starting = asyncio.current_task()
+        self._event = asyncio.Event()
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._ask)
+
+    async def wait(self) -> None:
+        """Say that the start is over, and wait for the signal."""
+        self._starting = None
+        await self._event.wait()
+
+    def _ask(self) -> None:
+        self.asked = True
+        self._event.set()
+        if self._starting is not None:
+            self._starting.cancel()
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
 
 
 def _greeting(app: App) -> str:

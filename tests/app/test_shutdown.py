@@ -14,7 +14,7 @@ from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
 from grpc_health.v1 import health_pb2
 from tests.app.client import Client
 from tests.app.conftest import environment
-from tests.app.process import serving
+from tests.app.process import GATELODGE, serving
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,18 @@ async def test_a_call_in_progress_is_answered_before_the_process_ends(
         await call
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
     assert await client.sql("SELECT count(*) FROM users") == [(1,)]
+
+
+async def test_a_process_that_still_waits_for_its_database_ends_at_once(tmp_path: Path) -> None:
+    environ = environment("postgresql://nobody@127.0.0.1:1/nothing", tmp_path)
+    process = await asyncio.create_subprocess_exec(
+        GATELODGE, "serve", env={"PATH": "/usr/bin:/bin", **environ}, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    while b"waiting for the database" not in await process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 3) == 0
 
 
 async def test_watchers_of_health_hear_of_the_shutdown_at_once_and_are_sent_elsewhere(url: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from argon2 import PasswordHasher
+
 from service.auth.hashing import Argon2Parameters, Hasher
 from service.auth.passwords import Password
 from service.errors import Overloaded
@@ -53,6 +54,19 @@ async def test_verifying_without_a_stored_hash_computes_one_all_the_same() -> No
         before = len(took)
         await entered.verify(RIGHT, None)
         assert len(took) == before + 1
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [PasswordHasher(1, 8, 1).hash("another"), "nonsense", "hmac-sha256:$argon2id$v=19$m=64,t=1,p=1$eA$eA"],
+)
+async def test_a_wrong_guess_at_an_old_hash_spends_a_hash_of_todays_cost(stored: str) -> None:
+    took: list[float] = []
+    async with Hasher(SLOW, threads=1, queue=1, pepper=None, took=took.append) as entered:
+        await entered.verify(WRONG, None)
+        await entered.verify(WRONG, stored)
+    _, unknown, old = took
+    assert old > unknown / 2
 
 
 async def test_a_hash_with_other_parameters_matches_and_is_outdated(cheap: Hasher) -> None:

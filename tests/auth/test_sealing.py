@@ -3,6 +3,7 @@
 import pytest
 
 from service.auth.sealing import Seal, SealBroken
+from service.errors import CannotRun
 
 SECRET = b"a private key"
 
@@ -17,6 +18,12 @@ def test_what_is_sealed_opens_again_and_is_not_in_the_box() -> None:
 def test_two_boxes_of_one_secret_differ() -> None:
     seal = Seal(b"m" * 32)
     assert seal.seal(SECRET, label="kid-1") != seal.seal(SECRET, label="kid-1")
+
+
+@pytest.mark.parametrize("length", [0, 31])
+def test_a_master_secret_that_is_too_short_is_refused(length: int) -> None:
+    with pytest.raises(CannotRun):
+        Seal(b"m" * length)
 
 
 def test_another_master_secret_does_not_open_it() -> None:

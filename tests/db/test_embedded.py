@@ -23,7 +23,7 @@ from service.db.embedded import EmbeddedError, EmbeddedPostgres
 from service.db.embedded_home import Account, find_home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.asyncio
 ROOT = os.geteuid() == 0
@@ -273,6 +273,33 @@ async def test_as_root_everything_lies_in_the_cache_and_no_mode_is_widened(tmp_p
     forget(wanted / "db")
     assert [path.name for path in wanted.rglob("*") if path.is_file()] == ["instance"]
     assert stat.S_IMODE(wanted.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(not ROOT, reason="an ordinary user is the server's account itself")
+async def test_as_root_the_servers_own_account_may_not_log_in(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "db") as server:
+        url = await server.start()
+        home = embedded_home.find_home(tmp_path / "db", cache())
+        command = home.account.command(str(home.binaries / "psql"), url, "-c", "SELECT 1")
+        psql = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, complaint = await psql.communicate()
+        assert psql.returncode != 0
+        assert b"Peer authentication failed" in complaint
+    forget(tmp_path / "db")
+
+
+@pytest.mark.skipif(not ROOT, reason="only root reads what another account could have changed")
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
+async def test_a_pipe_or_a_link_in_place_of_the_pid_file_is_not_read(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    server = embedded(tmp_path / "db")
+    await server.start()
+    await server.stop()
+    file = embedded_home.find_home(tmp_path / "db", cache()).data / "postmaster.pid"
+    make(file)
+    assert server.pid is None
+    forget(tmp_path / "db")
 
 
 @pytest.mark.skipif(not ROOT, reason="an ordinary user's data are in the folder itself")

@@ -114,6 +114,8 @@ def test_redacted_settings_show_all_of_a_database_url_but_its_password() -> None
         "postgresql://u:pa/ss@db/x",
         "postgresql://u:pa#ss@db/x",
         "postgresql://u:p@db/x\n",
+        "postgresql://u:pa%zzss@db/x",
+        "postgresql://u:pass%@db/x",
         "host=db password=x",
     ],
 )
@@ -170,6 +172,14 @@ def test_production_refuses_development_defaults(change: dict[str, str], fault: 
 )
 def test_production_takes_what_is_said_on_purpose(change: dict[str, str]) -> None:
     assert load(PRODUCTION | change, dotenv=NOWHERE).production
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [({"APP_SERVER__HOST": "0.0.0.0"}, "server.insecure"), ({"APP_AUTH__ARGON2__TIME_COST": "1"}, "auth.argon2")],
+)
+def test_a_forgotten_environment_opens_nothing_to_others(change: dict[str, str], fault: str) -> None:
+    assert fault in _message(**change)
 
 
 def test_the_tree_cannot_be_changed_and_knows_no_other_keys() -> None:

@@ -68,7 +68,9 @@ def test_a_display_name_is_trimmed_and_normalised() -> None:
     assert DisplayName.parse("  Ame\u0301lie ").text == "Amélie"
 
 
-@pytest.mark.parametrize("text", ["Ada\nLovelace", "Ada\x1b[2J", "x" * 201])
+@pytest.mark.parametrize(
+    "text", ["Ada\nLovelace", "Ada\x1b[2J", "x" * 201, "Ada\u202eecalevoL", "\ufeff", "Ada\u2028Lovelace"]
+)
 def test_a_display_name_that_could_forge_a_line_or_has_no_end_is_refused(text: str) -> None:
     with pytest.raises(InvalidFields):
         DisplayName.parse(text)

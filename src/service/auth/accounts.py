@@ -26,7 +26,7 @@ class _Undone(Exception):
 
 
 class Accounts:
-    """An account is a user in the directory and, mostly, a password. `count` is told how each registration ended."""
+    """An account is a user in the directory and, mostly, a password. `count` is told of each registration."""
 
     def __init__(
         self,
@@ -54,7 +54,8 @@ class Accounts:
         if not self._registration_open:
             raise RegistrationClosed
         hashed = await self._hasher.hash(password)
-        self._count(await self._database.transact(lambda conn: self._add_quietly(conn, new, hashed)))
+        await self._database.transact(lambda conn: self._add_quietly(conn, new, hashed))
+        self._count("accepted")
 
     async def create(self, new: NewUser, password: Password | None) -> User:
         """Make an account for someone else, with a password or without one.
@@ -83,14 +84,12 @@ class Accounts:
     async def _add_and_undo(self, conn: Connection, new: NewUser) -> None:
         raise _Undone(await self._directory.add(conn, new))
 
-    async def _add_quietly(self, conn: Connection, new: NewUser, hashed: str) -> str:
+    async def _add_quietly(self, conn: Connection, new: NewUser, hashed: str) -> None:
         """Add the account, or write as much to the disk as if: either way two statements and one commit."""
         try:
             await self._add(conn, new, hashed)
         except EmailTaken:
             await FLUSH_LIKE_AN_INSERT.one(conn)
-            return "taken"
-        return "created"
 
     async def _add(self, conn: Connection, new: NewUser, hashed: str | None) -> User:
         user = await self._directory.add(conn, new)

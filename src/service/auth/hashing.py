@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _PEPPERED = "hmac-sha256:"
-_MAX_MEMORY_KIB = 256 * 1024
-_MAX_TIME_COST = 16
-_MAX_PARALLELISM = 16
+_DEAREST = 16
+"""How many times the cost of a new hash, or of a usual one, a stored one may have; beyond that it is not computed."""
+_USUAL_COST = 19456 * 2
+"""KiB times passes of OWASP's parameters."""
 _NICENESS = 19
 
 
@@ -71,6 +72,7 @@ class Hasher:
         took: Callable[[float], None],
     ) -> None:
         self._argon2 = PasswordHasher(parameters.time_cost, parameters.memory_kib, parameters.parallelism)
+        self._affordable = _DEAREST * max(parameters.memory_kib * parameters.time_cost, _USUAL_COST)
         self._pepper = pepper
         self._took = took
         self._queue = queue
@@ -101,17 +103,17 @@ class Hasher:
             return await self._run(lambda: self._encode(password))
 
     async def verify(self, password: Password, stored: str | None) -> Verdict:
-        """Compare a password with a stored hash. Without one the same work is done and the answer is no.
+        """Compare a password with a stored hash. Without one, or with one of another cost, a hash of today's is spent.
+
+        So a guess at an unknown account never takes less time than one at a known account, and no more than the stored
+        hash's own, if that is an old one.
 
         Raises:
             Overloaded: the queue is full.
 
         """
         with span("argon2id verify"):
-            matches = await self._run(lambda: self._matches(password, stored or self._dummy))
-        if stored is None or not matches:
-            return Verdict(matches=False, outdated=False)
-        return Verdict(matches=True, outdated=self._outdated(stored))
+            return await self._run(lambda: self._verdict(password, stored))
 
     def stats(self) -> HashQueue:
         """Return what the metrics page shows; safe from any thread."""
@@ -145,6 +147,13 @@ class Hasher:
             return self._argon2.hash(password.reveal())
         return _PEPPERED + self._argon2.hash(self._peppered(password, self._pepper))
 
+    def _verdict(self, password: Password, stored: str | None) -> Verdict:
+        matches = stored is not None and self._matches(password, stored)
+        outdated = stored is None or self._outdated(stored)
+        if outdated and not matches:
+            self._matches(password, self._dummy)
+        return Verdict(matches, outdated=matches and outdated)
+
     def _matches(self, password: Password, stored: str) -> bool:
         encoded = stored.removeprefix(_PEPPERED)
         if encoded == stored:
@@ -154,27 +163,26 @@ class Hasher:
         else:
             return False
         try:
-            return _affordable(encoded) and self._argon2.verify(encoded, secret)
+            return self._can_afford(encoded) and self._argon2.verify(encoded, secret)
         except (VerificationError, InvalidHashError):
             return False
 
     def _outdated(self, stored: str) -> bool:
+        """Tell whether the hash has other parameters, or another pepper, than new ones get; or is none at all."""
         encoded = stored.removeprefix(_PEPPERED)
-        return (encoded == stored) != (self._pepper is None) or self._argon2.check_needs_rehash(encoded)
+        try:
+            return (encoded == stored) != (self._pepper is None) or self._argon2.check_needs_rehash(encoded)
+        except InvalidHashError:
+            return True
+
+    def _can_afford(self, encoded: str) -> bool:
+        """Refuse stored parameters that would let one row stop the service: m=4 GiB takes half a minute to verify."""
+        found = extract_parameters(encoded)
+        return found.memory_cost * found.time_cost <= self._affordable and found.parallelism <= _DEAREST
 
     @staticmethod
     def _peppered(password: Password, pepper: bytes) -> bytes:
         return hmac.digest(pepper, password.reveal(), "sha256")
-
-
-def _affordable(encoded: str) -> bool:
-    """Refuse stored parameters that would let one row stop the service: m=4 GiB takes half a minute to verify."""
-    found = extract_parameters(encoded)
-    return (
-        found.memory_cost <= _MAX_MEMORY_KIB
-        and found.time_cost <= _MAX_TIME_COST
-        and found.parallelism <= _MAX_PARALLELISM
-    )
 
 
 def _yield_to_the_event_loop() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.auth.statements import FIND_CANDIDATE, REPLACE_HASH, CandidateRow
-from service.errors import LoginFailed, Retryable
+from service.errors import DomainError, LoginFailed
 from service.users.model import UserId, UserState
 
 if TYPE_CHECKING:
@@ -81,15 +81,16 @@ class Login:
             await self._database.transact(
                 lambda conn: REPLACE_HASH.execute(conn, user_id=found.id, old_hash=found.hash, new_hash=new_hash)
             )
-        except Retryable as error:
+        except DomainError as error:
             _log.warning("rehash postponed", user_id=str(found.id), reason=error.reason)
+        except Exception:  # noqa: BLE001 - the password was right: what went wrong here is for the log
+            _log.exception("rehash failed", user_id=str(found.id))
 
 
 def _outcome(found: CandidateRow | None, *, matches: bool) -> str:
-    if found is None:
-        return "unknown"
-    if not matches:
-        return "wrong_password"
-    if found.delete_time is not None:
-        return "deleted"
-    return "success" if found.state == UserState.ACTIVE else "disabled"
+    """Return what is counted: not more than the caller learns, unless they know the password."""
+    if found is None or not matches:
+        return "refused"
+    if found.delete_time is not None or found.state != UserState.ACTIVE:
+        return "not_allowed"
+    return "success"

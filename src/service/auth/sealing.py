@@ -9,8 +9,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from service.errors import CannotRun
+
 _NONCE_BYTES = 12
 _VERSION = b"\x01"
+_LEAST_SECRET_BYTES = 32
 
 
 class SealBroken(Exception):
@@ -18,9 +21,16 @@ class SealBroken(Exception):
 
 
 class Seal:
-    """Seals and opens small secrets. `label` binds a box to what it belongs to, so that boxes cannot be swapped."""
+    """Seals and opens small secrets. `label` binds a box to what it belongs to, so that boxes cannot be swapped.
+
+    Raises:
+        CannotRun: the master secret is too short to be one.
+
+    """
 
     def __init__(self, master_secret: bytes) -> None:
+        if len(master_secret) < _LEAST_SECRET_BYTES:
+            raise CannotRun(f"the master secret is shorter than {_LEAST_SECRET_BYTES} bytes")
         derived = HKDF(hashes.SHA256(), 32, salt=None, info=b"gatelodge/signing-keys/v1").derive(master_secret)
         self._aead = AESGCM(derived)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import time
 from contextlib import suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _POLL = 0.01
 _PATIENCE = 30.0
+_PID_FILE_LIMIT = 4096
 _NO_PID = "2147483646"  # beyond every system's pid_max
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "TZ": "UTC"}  # nothing of ours: it can hold secrets
 _FAST_AND_LOOSE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_wal_size=4GB")
@@ -102,10 +104,10 @@ class Postmaster:
         scratch.rename(data)
 
     def _write_access(self, data: Path) -> None:
-        """Let in, by the operating system's word, only the account and who started it (root)."""
-        names = {self.home.account.name, "root"} if self.home.account.switch else {self.home.account.name}
+        """Let in, by the operating system's word, only who started it: as root not even the server's own account."""
+        name = "root" if self.home.account.switch else self.home.account.name
         _overwrite(data / "pg_hba.conf", "local all all peer map=gatelodge\n")
-        _overwrite(data / "pg_ident.conf", "".join(f'gatelodge "{name}" {ROLE}\n' for name in sorted(names)))
+        _overwrite(data / "pg_ident.conf", f'gatelodge "{name}" {ROLE}\n')
 
     def _forget_dead(self) -> None:
         """Bury our own, and write a process id nobody can have over a dead server's: it may be another process's now.
@@ -141,7 +143,10 @@ class Postmaster:
         )
 
     def _pid_file(self) -> list[str]:
-        return (self.home.data / "postmaster.pid").read_text().splitlines()
+        # As root: the server's account could have put a link or a pipe there.
+        handle = os.open(self.home.data / "postmaster.pid", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle) as stream:
+            return stream.read(_PID_FILE_LIMIT).splitlines() if stat.S_ISREG(os.fstat(handle).st_mode) else []
 
     def _is_ready(self) -> bool:
         with suppress(OSError, IndexError):

@@ -35,26 +35,29 @@ def _everywhere(settings: Settings) -> Iterator[Fault]:
         yield Fault("should be at least 8 for each of auth.argon2.parallelism", Key(("auth", "argon2", "memory_kib")))
 
 
-def _production(settings: Settings) -> Iterator[Fault]:
-    server, auth = settings.server, settings.auth
-    if settings.database.url is None:
-        yield Fault("required in production: the embedded PostgreSQL is for development", Key(("database", "url")))
-    if not server.insecure and not is_loopback(server.host):
+    # In development, too: a machine whose APP_ENV was forgotten is not to offer development's defaults to others.
+    if not settings.server.insecure and not is_loopback(settings.server.host):
         yield Fault(
-            "plaintext on an address other hosts can reach is refused in production: say true if something in front "
-            "does TLS, or listen on 127.0.0.1",
+            "plaintext on an address other hosts can reach is refused: say true if something in front does TLS, or "
+            "listen on 127.0.0.1",
             Key(("server", "insecure")),
         )
+    if settings.env != "test" and not _strong_enough(argon2):
+        yield Fault(
+            "too cheap a hash: 19456 with time_cost 2 is the floor, or an equal pair",
+            Key(("auth", "argon2", "memory_kib")),
+        )
+
+
+def _production(settings: Settings) -> Iterator[Fault]:
+    auth = settings.auth
+    if settings.database.url is None:
+        yield Fault("required in production: the embedded PostgreSQL is for development", Key(("database", "url")))
     if auth.master_secret is None:
         yield Fault("required in production: 32 random characters or more", Key(("auth", "master_secret")))
     for name, secret in (("master_secret", auth.master_secret), ("password_pepper", auth.password_pepper)):
         if secret and len(set(secret.get_secret_value())) < _LEAST_DISTINCT:
             yield Fault("not random: it repeats a few characters", Key(("auth", name)))
-    if not _strong_enough(auth.argon2):
-        yield Fault(
-            "too cheap a hash for production: 19456 with time_cost 2 is the floor, or an equal pair",
-            Key(("auth", "argon2", "memory_kib")),
-        )
 
 
 def _strong_enough(argon2: Argon2) -> bool:

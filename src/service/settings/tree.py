@@ -17,9 +17,12 @@ _POSTGRES_URL = re.compile(
     r"postgres(ql)?://([^:@/?#\s]*(:[^@/?#\s]*)?@)?[^@/?#\s]*(/[^@?#\s]*)?(\?[^#\s]*)?",
 )
 
+_LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")  # libpq's complaint about one quotes the password
+
 
 def _postgres_url(value: SecretStr) -> SecretStr:
-    if not _POSTGRES_URL.fullmatch(value.get_secret_value()):
+    text = value.get_secret_value()
+    if not _POSTGRES_URL.fullmatch(text) or _LONE_PERCENT.search(text):
         raise ValueError(
             "should be postgresql://user:password@host:port/name, with : / ? # @ in user and password percent-encoded",
         )
@@ -116,7 +119,7 @@ class Database(Section):
 
 
 class Argon2(Section):
-    """The cost of a password hash. The defaults are OWASP's floor, which production enforces."""
+    """The cost of a password hash. The defaults are OWASP's floor, below which only tests go."""
 
     memory_kib: int = Field(default=19_456, ge=8, le=262_144, description="Memory of one hash, KiB.")
     time_cost: int = Field(default=2, ge=1, le=16, description="Passes over the memory.")

@@ -51,11 +51,11 @@ class Metrics:
         GCCollector(registry=self.registry)
 
     def login(self, outcome: str) -> None:
-        """Count a login: ``ok``, ``wrong_password``, ``throttled``, …."""
+        """Count a login by how it ended, in words that tell nobody who has an account."""
         self._logins.labels(outcome).inc()
 
     def registration(self, outcome: str) -> None:
-        """Count a registration: ``ok``, ``taken``, ``closed``, …."""
+        """Count a registration, in words that tell nobody who has an account."""
         self._registrations.labels(outcome).inc()
 
     def crash(self, task: str) -> None:

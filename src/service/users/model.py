@@ -56,9 +56,14 @@ class Email:
         return cls(typed=text, canonical=f"{local}@{parts.ascii_domain.lower()}")
 
 
+_INVISIBLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_DECEIVING = frozenset("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+"""Zero-width and bidirectional controls, with which a name can look like another. Joiners, which scripts need, stay."""
+
+
 @dataclass(frozen=True, slots=True)
 class DisplayName:
-    """What people call a user: at most 200 characters, NFC, no control characters, no blanks around; may be empty."""
+    """What people call a user: at most 200 characters, NFC, nothing invisible, no blanks around; may be empty."""
 
     text: str
 
@@ -72,8 +77,8 @@ class DisplayName:
         """
         if len(text) > DISPLAY_NAME_MAX_CHARACTERS:
             raise InvalidFields(FieldViolation(field, f"must be at most {DISPLAY_NAME_MAX_CHARACTERS} characters"))
-        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text):
-            raise InvalidFields(FieldViolation(field, "must not contain control characters"))
+        if any(unicodedata.category(character) in _INVISIBLE or character in _DECEIVING for character in text):
+            raise InvalidFields(FieldViolation(field, "must not contain control or invisible characters"))
         return cls(unicodedata.normalize("NFC", text).strip()[:DISPLAY_NAME_MAX_CHARACTERS])
 
 
