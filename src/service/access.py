@@ -71,10 +71,13 @@ class Rule:
         """For `Kind.SELF_OR`: let the caller at `user_id` if it is their own or they hold the permission.
 
         Raises:
+            CredentialsMissing: nobody is logged in.
             UserNotFound: for everyone else the user does not exist (AIP-211).
 
         """
-        if self.kind is not Kind.SELF_OR or principal is None:
+        if self.kind is not Kind.SELF_OR:
             return
+        if principal is None:
+            raise CredentialsMissing
         if principal.subject != user_id and not principal.may(self.permission):
             raise UserNotFound

@@ -27,6 +27,7 @@ from service.clock import system_clock
 from service.db import Database
 from service.info.servicer import InfoServicer
 from service.operations import prepare_schema
+from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
@@ -112,8 +113,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         )
         server = build_server(interceptors, options.transport(settings.server))
         register(server, services, board, reflect=settings.server.reflection)
-        address = options.address(settings.server.host, settings.server.port)
-        port = listen(server, address, None)
+        port = listen(server, address(settings.server.host, settings.server.port), None)
 
         # What runs beside the calls.
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
@@ -128,7 +128,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         linger, grace = settings.server.drain_linger_seconds, settings.server.drain_grace_seconds
         stack.push_async_callback(drain, server, board=board, inflight=inflight, linger=linger, grace=grace)
         await board.until_ready()
-        yield App(build, options.address(settings.server.host, port), ops_address)
+        yield App(build, address(settings.server.host, port), ops_address)
 
 
 @asynccontextmanager
@@ -182,4 +182,4 @@ def _ops(stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, 
         ready=board.ready,
     )
     stack.push_async_callback(asyncio.to_thread, server.close)
-    return options.address(settings.host, server.port)
+    return address(settings.host, server.port)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from service.build import this_build
 from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
 from service.settings import Settings, SettingsError, load, redacted
-from service.telemetry.exceptions import render_exception
+from service.telemetry.exceptions import describe, render_exception
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -54,7 +54,10 @@ def _told(error: Exception) -> tuple[str, int]:
         case InvalidArgument():
             return "; ".join(f"{v.field}: {v.description}" for v in error.violations), _MISUSED
         case DependencyUnavailable():
-            return f"the {error.metadata['dependency']} cannot be reached: does it run, and is its URL right?", _FAILED
+            return (
+                f"the {error.metadata['dependency']} cannot be reached: {describe(error.__cause__ or error)}",
+                _FAILED,
+            )
         case DomainError():
             return f"{error.message} ({error.reason})", _FAILED
     return str(error), _FAILED
@@ -130,14 +133,15 @@ def _print_status(status: Status) -> int:
 
 
 def _health(options: argparse.Namespace) -> int:
+    from service.rpc.address import address
     from service.rpc.probe import check
 
-    address = options.address
-    if address is None:
+    target = options.address
+    if target is None:
         server = load().server
-        address = f"{server.host}:{server.port}"
-    status = _run(check(address, options.service, within=options.timeout))
-    print(f"{options.service or 'server'} at {address}: {status}")
+        target = address(server.host, server.port)
+    status = _run(check(target, options.service, within=options.timeout))
+    print(f"{options.service or 'server'} at {target}: {status}")
     return _OK if status == "SERVING" else _FAILED
 
 

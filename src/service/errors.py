@@ -168,8 +168,8 @@ class UserNotFound(NotFound):
 
     reason = "USER_NOT_FOUND"
 
-    def __init__(self) -> None:
-        super().__init__("there is no such user")
+    def __init__(self, **metadata: str) -> None:
+        super().__init__("there is no such user", **metadata)
 
 
 class EmailTaken(AlreadyExists):

@@ -12,6 +12,7 @@ import structlog
 from service.db import schema
 from service.development import database_url
 from service.errors import CannotRun, DependencyUnavailable
+from service.telemetry.exceptions import describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,10 +72,10 @@ async def _patiently(look: Callable[[], Awaitable[Status]], patience: float) -> 
     while True:
         try:
             return await look()
-        except DependencyUnavailable:
+        except DependencyUnavailable as error:
             if time.monotonic() + _PAUSE > give_up:
                 raise
-        _log.warning("waiting for the database")
+            _log.warning("waiting for the database", cause=describe(error.__cause__ or error))
         await asyncio.sleep(_PAUSE)
 
 

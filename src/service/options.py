@@ -1,9 +1,11 @@
-"""From the settings tree to the narrow arguments that the rooms take: no room but the root sees settings."""
+"""From the settings tree to the narrow arguments that most rooms take."""
 
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.settings import Auth, Database, Server
+
+_OTHER_FILES = 200
+"""Open files that are no callers' connections: the database's, the ops port's, gRPC's own."""
 
 
 def pool(settings: Database) -> PoolOptions:
@@ -39,6 +44,10 @@ def transport(settings: Server) -> Transport:
         max_message_bytes=settings.max_message_bytes,
         max_metadata_bytes=settings.max_metadata_bytes,
         gzip_responses=settings.gzip_responses,
+        max_connections=min(settings.max_connections, _most_connections()),
+        max_connection_idle=settings.max_connection_idle_seconds,
+        max_connection_age=settings.max_connection_age_seconds,
+        max_connection_age_grace=settings.max_connection_age_grace_seconds,
     )
 
 
@@ -59,14 +68,15 @@ def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:
     )
 
 
-def address(host: str, port: int) -> str:
-    """Return ``host:port``, an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
-
-
 def instance() -> str:
     """Return what tells this process from others in telemetry."""
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _most_connections() -> int:
+    """Return how many connections the limit of open files leaves room for, beside what else is open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else max(limit - _OTHER_FILES, 1)
 
 
 def _cores() -> int:

@@ -127,6 +127,24 @@ async def test_an_administrator_creates_gets_and_looks_up_users(client: Client) 
     assert (await client.login("bob@example.com")).user_id == created.id
 
 
+async def test_several_users_come_in_the_order_of_their_ids_all_or_none(client: Client) -> None:
+    root = await client.administrator()
+    ids = [(await client.user(f"{name}@example.com")).user_id for name in ("ada", "bob", "cyd")]
+    wanted = [ids[2], ids[0], ids[1], ids[0]]
+    answer = await client.users.BatchGetUsers(users_pb2.BatchGetUsersRequest(user_ids=wanted), metadata=root.metadata)
+    assert [user.id for user in answer.users] == wanted
+    missing = str(uuid.uuid4())
+    refused = await failure(
+        client.users.BatchGetUsers(users_pb2.BatchGetUsersRequest(user_ids=[*ids, missing]), metadata=root.metadata)
+    )
+    assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "USER_NOT_FOUND")
+    assert refused.info.metadata["user_id"] == missing
+    refused = await failure(
+        client.users.BatchGetUsers(users_pb2.BatchGetUsersRequest(user_ids=["1"]), metadata=root.metadata)
+    )
+    assert set(refused.fields) == {"user_ids[0]"}
+
+
 async def test_a_user_without_a_password_is_made_and_cannot_log_in(client: Client) -> None:
     root = await client.administrator()
     await client.users.CreateUser(users_pb2.CreateUserRequest(email="bob@example.com"), metadata=root.metadata)
@@ -183,6 +201,7 @@ async def test_only_those_with_the_permission_create_and_look_up(client: Client)
     for call, permission in (
         (client.users.CreateUser(create, metadata=ada.metadata), "users.create"),
         (client.users.LookupUser(users_pb2.LookupUserRequest(), metadata=ada.metadata), "users.read"),
+        (client.users.BatchGetUsers(users_pb2.BatchGetUsersRequest(), metadata=ada.metadata), "users.read"),
     ):
         refused = await failure(call)
         assert (refused.code, refused.reason) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_MISSING")

@@ -329,3 +329,15 @@ async def test_an_ordinary_user_keeps_everything_under_its_own_folder() -> None:
         assert not alive(pid)
     finally:
         shutil.rmtree(folder)
+
+
+async def test_starting_right_after_a_kill_gives_a_server_that_answers(tmp_path: Path) -> None:
+    server = embedded(tmp_path / "db")
+    for _ in range(5):
+        url = await server.start()
+        assert ask(url, b"SELECT 1") == 1
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+    await server.start()
+    await server.stop()
+    forget(tmp_path / "db")

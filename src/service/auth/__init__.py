@@ -1,4 +1,4 @@
 """Proving who one is: passwords, tokens, the keys that sign them, and the use cases around them.
 
-Builds on the users feature's directory, never the other way round.
+Builds on the users feature's values and directory.
 """

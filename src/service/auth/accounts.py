@@ -69,7 +69,7 @@ class Accounts:
         return await self._database.transact(lambda conn: self._add(conn, new, hashed))
 
     async def rehearse(self, new: NewUser, _: Password | None) -> User:
-        """Do what `create` does, but for the hash, and undo it (AIP-163). The user returned was never there.
+        """Add the user as `create` does, but no password, and undo it (AIP-163). The user returned was never there.
 
         Raises:
             EmailTaken: another user has the address.

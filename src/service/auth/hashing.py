@@ -84,7 +84,11 @@ class Hasher:
 
     async def __aenter__(self) -> Self:
         """Compute the hash that unknown users are verified against: a real one, of a password nobody has."""
-        self._dummy = await self._run(lambda: self._encode(Password.parse(os.urandom(32).hex())))
+        try:
+            self._dummy = await self._run(lambda: self._encode(Password.parse(os.urandom(32).hex())))
+        except BaseException:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            raise
         return self
 
     async def __aexit__(

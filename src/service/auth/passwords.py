@@ -28,6 +28,8 @@ class Password:
         """
         if len(text) > PASSWORD_MAX_CHARACTERS:
             raise InvalidFields(FieldViolation(field, f"must be at most {PASSWORD_MAX_CHARACTERS} characters"))
+        if not text.isprintable() and any(unicodedata.category(character) == "Cs" for character in text):
+            raise InvalidFields(FieldViolation(field, "must be Unicode text"))
         return cls(unicodedata.normalize("NFC", text))
 
     def reveal(self) -> bytes:

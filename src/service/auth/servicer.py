@@ -11,7 +11,7 @@ from service.call import principal
 from service.errors import together
 from service.rpc.timestamps import timestamp
 from service.users.model import DisplayName, Email, NewUser
-from service.users.servicer import to_proto
+from service.users.resource import to_proto
 
 if TYPE_CHECKING:
     from service.auth.accounts import Accounts

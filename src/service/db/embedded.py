@@ -2,7 +2,7 @@
 
 No TCP port; a private Unix socket and ``peer`` authentication. Users of one instance, in any number of processes, hold
 a shared lock on it; the last to leave stops the server. A user killed with -9 loses its lock to the kernel, and the
-server it leaves behind is found and used by the next. Never for production: the composition root refuses it there.
+server it leaves behind is found and used by the next. Never for production: the settings refuse it there.
 """
 
 from __future__ import annotations

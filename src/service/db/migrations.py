@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from service.db.migration_files import Migration, MigrationError, folder, load, statements_of
 
 if TYPE_CHECKING:
@@ -95,8 +97,8 @@ async def up(
         patience: seconds to wait for another runner.
 
     Raises:
-        MigrationError: as `status`; another runner held the lock for too long; a file ended its own transaction.
-        psycopg.Error: a file's SQL failed. Its transaction was rolled back; the files before it stay applied.
+        MigrationError: as `status`; another runner held the lock for too long; a file failed or ended its own
+            transaction. What it did was rolled back; the files before it stay applied.
 
     """
     if not conn.autocommit:
@@ -104,7 +106,7 @@ async def up(
     async with _alone(conn, patience):
         await conn.execute(_TABLE, prepare=False)
         for migration in await pending(conn, migrations):
-            took = await (_apply(conn, migration) if migration.transaction else _apply_stepwise(conn, migration))
+            took = await _applied_in(conn, migration)
             if on_applied:
                 on_applied(migration, took)
         return await status(conn, migrations)
@@ -146,6 +148,14 @@ def _compare(row: Applied, migration: Migration | None) -> None:
         raise MigrationError(f"{migration.file} was applied under the name {row.name!r}: applied files keep theirs")
     if row.checksum != migration.checksum:
         raise MigrationError(f"{migration.file} was changed after it was applied: restore it and add a new file")
+
+
+async def _applied_in(conn: Connection, migration: Migration) -> float:
+    try:
+        return await (_apply(conn, migration) if migration.transaction else _apply_stepwise(conn, migration))
+    except psycopg.Error as error:
+        why = f"{type(error).__name__}: {error.diag.message_primary or 'the connection was lost'}"
+        raise MigrationError(f"{migration.file} failed, nothing of it was kept: {why}") from error
 
 
 async def _apply(conn: Connection, migration: Migration) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _POLL = 0.01
 _PATIENCE = 30.0
+_SOCKET = ".s.PGSQL.5432"
 _PID_FILE_LIMIT = 4096
 _NO_PID = "2147483646"  # beyond every system's pid_max
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "TZ": "UTC"}  # nothing of ours: it can hold secrets
@@ -59,13 +61,15 @@ class Postmaster:
         self._make_data()
         give_up = time.monotonic() + _PATIENCE
         while True:
-            if self.running() is None:
+            found = self.running() is not None
+            if not found:
                 self._forget_dead()
                 self._start()
             try:
                 return _wait(self._is_ready, self._fault)
-            except EmbeddedError as error:  # after a kill -9 its last children take a moment to notice
-                if "shared memory block" not in str(error) or time.monotonic() > give_up:
+            except EmbeddedError as error:
+                # One that was found may have been dying; after a kill -9 its last children take a moment to notice.
+                if not (found or "shared memory block" in str(error)) or time.monotonic() > give_up:
                     raise
                 time.sleep(_POLL)
 
@@ -117,7 +121,7 @@ class Postmaster:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
-        for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # the folder is this instance's alone
+        for name in (_SOCKET, f"{_SOCKET}.lock"):  # the folder is this instance's alone
             (self.home.sockets / name).unlink(missing_ok=True)
         with suppress(FileNotFoundError):
             _overwrite(self.home.data / "postmaster.pid", "\n".join([_NO_PID, *self._pid_file()[1:], ""]))
@@ -150,12 +154,19 @@ class Postmaster:
 
     def _is_ready(self) -> bool:
         with suppress(OSError, IndexError):
-            return self._pid_file()[7].strip() == "ready" and self.running() is not None
+            return self._pid_file()[7].strip() == "ready" and self.running() is not None and self._answers()
         return False
+
+    def _answers(self) -> bool:
+        """Tell whether somebody listens: a killed server is still listed, and its file still there, for a moment."""
+        with socket.socket(socket.AF_UNIX) as knock:
+            return knock.connect_ex(str(self.home.sockets / _SOCKET)) == 0
 
     def _fault(self) -> str | None:
         if self._child is not None and self._child.poll() is not None:
             return f"PostgreSQL did not start (exit {self._child.returncode}):\n{self._tail()}"
+        if self._child is None and self.running() is None:
+            return "PostgreSQL was ending"
         return None
 
     def _tail(self) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from service.db.migrations import Migration, Status
     from service.db.statement import Connection
 
+_CONNECT_SECONDS = 5
+
 
 async def status(url: str) -> Status:
     """Compare the database with the files of this release.
@@ -45,7 +47,9 @@ async def migrate(url: str, on_applied: Callable[[Migration, float], None]) -> S
 async def _directly(url: str) -> AsyncIterator[Connection]:
     """Open a connection of its own: an advisory lock belongs to a session, and no statement timeout may cut in."""
     try:
-        conn = await psycopg.AsyncConnection.connect(url, autocommit=True, application_name="gatelodge-migrate")
+        conn = await psycopg.AsyncConnection.connect(
+            url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="gatelodge-migrate"
+        )
     except psycopg.OperationalError as error:
         raise DependencyUnavailable("database") from error
     async with conn:

@@ -64,6 +64,23 @@ class Server(Section):
     )
     max_concurrent_calls: int = Field(default=1000, ge=1, description="Calls in progress before new ones are refused.")
     max_streams: int = Field(default=1000, ge=1, description="Streamed responses open before new ones are refused.")
+    max_connections: int = Field(
+        default=10_000,
+        ge=1,
+        description="Connections open before new ones are closed; never more than the limit of open files allows.",
+    )
+    max_connection_idle_seconds: float = Field(
+        default=300, ge=0.1, le=86_400, description="A connection without calls is closed after so long."
+    )
+    max_connection_age_seconds: float = Field(
+        default=3600, ge=0.1, le=2_000_000, description="After so long, give or take a tenth, clients connect anew."
+    )
+    max_connection_age_grace_seconds: float = Field(
+        default=60,
+        ge=0.1,
+        le=86_400,
+        description="How long calls on such a connection may go on: more than the default deadline.",
+    )
     gzip_responses: bool = Field(default=False, description="Compress responses to clients that accept gzip.")
     default_deadline_seconds: float = Field(
         default=30, gt=0, le=3600, description="Deadline of a call that brings none."
@@ -127,7 +144,7 @@ class Argon2(Section):
     hash_threads: int | None = Field(
         default=None, ge=1, le=256, description="Hashes computed at once. None: one per core."
     )
-    hash_queue: int = Field(default=64, ge=0, le=10_000, description="Hashes waiting before new ones are refused.")
+    hash_queue: int = Field(default=128, ge=0, le=10_000, description="Hashes waiting before new ones are refused.")
 
 
 class Auth(Section):

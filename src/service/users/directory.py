@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from service.errors import EmailTaken, UserNotFound
 from service.users.model import User, UserId, UserState
-from service.users.statements import FIND_BY_EMAIL, FIND_BY_ID, INSERT, UserRow
+from service.users.statements import FIND_ALL_BY_ID, FIND_BY_EMAIL, FIND_BY_ID, INSERT, UserRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from service.db import Connection, Database
@@ -31,6 +31,21 @@ class Directory:
 
         """
         return _found(await self._database.read(lambda conn: FIND_BY_ID.optional(conn, user_id=user_id.value)))
+
+    async def get_all(self, user_ids: Sequence[UserId]) -> list[User]:
+        """Return the users with these ids, in their order.
+
+        Raises:
+            UserNotFound: naming the first of them that does not exist.
+
+        """
+        wanted = [user_id.value for user_id in user_ids]
+        rows = await self._database.read(lambda conn: FIND_ALL_BY_ID.all(conn, user_ids=wanted))
+        found = {row.id: row for row in rows}
+        for user_id in wanted:
+            if user_id not in found:
+                raise UserNotFound(user_id=str(user_id))
+        return [_user(found[user_id]) for user_id in wanted]
 
     async def lookup(self, email: Email) -> User:
         """Return the user whose address has this canonical form.

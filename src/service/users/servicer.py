@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING
 from gatelodge.users.v1 import users_pb2, users_pb2_grpc
 
 from service.errors import together
-from service.rpc.timestamps import timestamp
-from service.users.model import DisplayName, Email, NewUser, User, UserId, UserState
+from service.users.model import DisplayName, Email, NewUser, UserId
+from service.users.resource import to_proto
 
 if TYPE_CHECKING:
     from service.auth.accounts import Accounts
     from service.auth.passwords import PasswordPolicy
     from service.rpc.context import Context
     from service.users.directory import Directory
-
-_STATES = {
-    UserState.ACTIVE: users_pb2.User.STATE_ACTIVE,
-    UserState.DISABLED: users_pb2.User.STATE_DISABLED,
-}
 
 
 class UserServicer(users_pb2_grpc.UserServiceServicer):
@@ -45,23 +40,14 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         user = await self._directory.get(UserId.parse(request.user_id))
         return users_pb2.GetUserResponse(user=to_proto(user))
 
+    async def BatchGetUsers(
+        self, request: users_pb2.BatchGetUsersRequest, _: Context
+    ) -> users_pb2.BatchGetUsersResponse:
+        """Return several users."""
+        users = await self._directory.get_all([UserId.parse(user_id) for user_id in request.user_ids])
+        return users_pb2.BatchGetUsersResponse(users=map(to_proto, users))
+
     async def LookupUser(self, request: users_pb2.LookupUserRequest, _: Context) -> users_pb2.LookupUserResponse:
         """Find a user by email."""
         user = await self._directory.lookup(Email.parse(request.email))
         return users_pb2.LookupUserResponse(user=to_proto(user))
-
-
-def to_proto(user: User) -> users_pb2.User:
-    """Return the resource that callers see."""
-    return users_pb2.User(
-        id=str(user.id),
-        email=user.email,
-        display_name=user.display_name,
-        state=_STATES[user.state],
-        roles=user.roles,
-        email_verified=user.email_verified,
-        etag=user.etag,
-        create_time=timestamp(user.create_time),
-        update_time=timestamp(user.update_time),
-        delete_time=timestamp(user.delete_time),
-    )

@@ -35,6 +35,17 @@ FIND_BY_ID = Statement(
     params={"user_id": UUID},
 )
 
+FIND_ALL_BY_ID = Statement(
+    "users.find_all_by_id",
+    """
+    SELECT id, email, display_name, state, roles, email_verified, version, create_time, update_time, delete_time
+    FROM users
+    WHERE id = ANY(%(user_ids)s)
+    """,
+    row=UserRow,
+    params={"user_ids": list[UUID]},
+)
+
 FIND_BY_EMAIL = Statement(
     "users.find_by_email",
     """

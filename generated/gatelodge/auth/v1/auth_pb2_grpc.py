@@ -57,8 +57,9 @@ class AuthServiceServicer:
     """
 
     def Register(self, request, context):
-        """Register makes an account for oneself. The answer is the same whether or not the address already has one, so that
-        nobody learns who has an account. Log in next. Errors: REGISTRATION_CLOSED.
+        """Register makes an account for oneself. The answer is the same whether or not the address already has one. Log in next.
+        Until addresses are verified by mail, whoever registers one first has it, and logging in afterwards shows whether
+        that worked: offer registration (`auth.registration`) only where that is acceptable. Errors: REGISTRATION_CLOSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,9 @@ class AuthServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RegisterRequest, _auth_pb2.RegisterResponse]
-    """Register makes an account for oneself. The answer is the same whether or not the address already has one, so that
-    nobody learns who has an account. Log in next. Errors: REGISTRATION_CLOSED.
+    """Register makes an account for oneself. The answer is the same whether or not the address already has one. Log in next.
+    Until addresses are verified by mail, whoever registers one first has it, and logging in afterwards shows whether
+    that worked: offer registration (`auth.registration`) only where that is acceptable. Errors: REGISTRATION_CLOSED.
     """
     Login: _grpc.UnaryUnaryMultiCallable[_auth_pb2.LoginRequest, _auth_pb2.LoginResponse]
     """Login exchanges email and password for an access token. Errors: LOGIN_FAILED, alike for an unknown address, a wrong
@@ -50,8 +51,9 @@ class AuthServiceAsyncStub(AuthServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_auth_pb2.RegisterRequest, _auth_pb2.RegisterResponse]  # type: ignore[assignment]
-    """Register makes an account for oneself. The answer is the same whether or not the address already has one, so that
-    nobody learns who has an account. Log in next. Errors: REGISTRATION_CLOSED.
+    """Register makes an account for oneself. The answer is the same whether or not the address already has one. Log in next.
+    Until addresses are verified by mail, whoever registers one first has it, and logging in afterwards shows whether
+    that worked: offer registration (`auth.registration`) only where that is acceptable. Errors: REGISTRATION_CLOSED.
     """
     Login: _aio.UnaryUnaryMultiCallable[_auth_pb2.LoginRequest, _auth_pb2.LoginResponse]  # type: ignore[assignment]
     """Login exchanges email and password for an access token. Errors: LOGIN_FAILED, alike for an unknown address, a wrong
@@ -69,8 +71,9 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.RegisterResponse, _abc.Awaitable[_auth_pb2.RegisterResponse]]:
-        """Register makes an account for oneself. The answer is the same whether or not the address already has one, so that
-        nobody learns who has an account. Log in next. Errors: REGISTRATION_CLOSED.
+        """Register makes an account for oneself. The answer is the same whether or not the address already has one. Log in next.
+        Until addresses are verified by mail, whoever registers one first has it, and logging in afterwards shows whether
+        that worked: offer registration (`auth.registration`) only where that is acceptable. Errors: REGISTRATION_CLOSED.
         """
 
     @_abc_1.abstractmethod

@@ -45,6 +45,11 @@ class UserServiceStub:
                 request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.GetUserRequest.SerializeToString,
                 response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.GetUserResponse.FromString,
                 _registered_method=True)
+        self.BatchGetUsers = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/BatchGetUsers',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.BatchGetUsersRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.BatchGetUsersResponse.FromString,
+                _registered_method=True)
         self.LookupUser = channel.unary_unary(
                 '/gatelodge.users.v1.UserService/LookupUser',
                 request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.LookupUserRequest.SerializeToString,
@@ -72,6 +77,14 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetUsers(self, request, context):
+        """BatchGetUsers returns users in the order of their ids, all of them or none (AIP-231).
+        Errors: USER_NOT_FOUND when one of them does not exist; the metadata's `user_id` names the first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LookupUser(self, request, context):
         """LookupUser finds a user by email, compared in canonical form: case, Unicode normalisation and the spelling of
         international domains do not matter. Errors: USER_NOT_FOUND.
@@ -92,6 +105,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.GetUser,
                     request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.GetUserRequest.FromString,
                     response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.GetUserResponse.SerializeToString,
+            ),
+            'BatchGetUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetUsers,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.BatchGetUsersRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.BatchGetUsersResponse.SerializeToString,
             ),
             'LookupUser': grpc.unary_unary_rpc_method_handler(
                     servicer.LookupUser,
@@ -154,6 +172,33 @@ class UserService:
             '/gatelodge.users.v1.UserService/GetUser',
             gatelodge_dot_users_dot_v1_dot_users__pb2.GetUserRequest.SerializeToString,
             gatelodge_dot_users_dot_v1_dot_users__pb2.GetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/BatchGetUsers',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.BatchGetUsersRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.BatchGetUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class UserServiceStub:
     """GetUser returns one user. Users may read themselves; `users.read` reads everyone.
     Errors: USER_NOT_FOUND, also for those the caller may not see.
     """
+    BatchGetUsers: _grpc.UnaryUnaryMultiCallable[_users_pb2.BatchGetUsersRequest, _users_pb2.BatchGetUsersResponse]
+    """BatchGetUsers returns users in the order of their ids, all of them or none (AIP-231).
+    Errors: USER_NOT_FOUND when one of them does not exist; the metadata's `user_id` names the first.
+    """
     LookupUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.LookupUserRequest, _users_pb2.LookupUserResponse]
     """LookupUser finds a user by email, compared in canonical form: case, Unicode normalisation and the spelling of
     international domains do not matter. Errors: USER_NOT_FOUND.
@@ -58,6 +62,10 @@ class UserServiceAsyncStub(UserServiceStub):
     GetUser: _aio.UnaryUnaryMultiCallable[_users_pb2.GetUserRequest, _users_pb2.GetUserResponse]  # type: ignore[assignment]
     """GetUser returns one user. Users may read themselves; `users.read` reads everyone.
     Errors: USER_NOT_FOUND, also for those the caller may not see.
+    """
+    BatchGetUsers: _aio.UnaryUnaryMultiCallable[_users_pb2.BatchGetUsersRequest, _users_pb2.BatchGetUsersResponse]  # type: ignore[assignment]
+    """BatchGetUsers returns users in the order of their ids, all of them or none (AIP-231).
+    Errors: USER_NOT_FOUND when one of them does not exist; the metadata's `user_id` names the first.
     """
     LookupUser: _aio.UnaryUnaryMultiCallable[_users_pb2.LookupUserRequest, _users_pb2.LookupUserResponse]  # type: ignore[assignment]
     """LookupUser finds a user by email, compared in canonical form: case, Unicode normalisation and the spelling of
@@ -85,6 +93,16 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_users_pb2.GetUserResponse, _abc.Awaitable[_users_pb2.GetUserResponse]]:
         """GetUser returns one user. Users may read themselves; `users.read` reads everyone.
         Errors: USER_NOT_FOUND, also for those the caller may not see.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetUsers(
+        self,
+        request: _users_pb2.BatchGetUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.BatchGetUsersResponse, _abc.Awaitable[_users_pb2.BatchGetUsersResponse]]:
+        """BatchGetUsers returns users in the order of their ids, all of them or none (AIP-231).
+        Errors: USER_NOT_FOUND when one of them does not exist; the metadata's `user_id` names the first.
         """
 
     @_abc_1.abstractmethod
