@@ -38,7 +38,7 @@ async def serve(settings: Settings) -> None:
     logs = logging.configure(settings.log, service="gatelodge", version=build.version, stream=sys.stderr)
     stop = _Stop()
     try:
-        _log.info("starting", commit=build.commit, env=settings.env, pid=os.getpid())
+        _log.info("starting", commit=build.commit, env=settings.env, pid=os.getpid(), loop=_loop())
         async with running(settings) as app:
             _log.info("serving", address=app.address, ops_address=app.ops_address)
             if settings.log.format == "console":
@@ -56,6 +56,10 @@ async def serve(settings: Settings) -> None:
         raise CannotRun(f"crashed on {type(error).__name__}: the log has the cause") from error
     finally:
         logs.close()
+
+
+def _loop() -> str:
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
 
 
 class _Stop:

@@ -28,9 +28,8 @@ def raw_field(number: int, value: bytes) -> bytes:
     return bytes(prefix) + bytes([length]) + value
 
 
-NESTED = b""
-for _ in range(300):
-    NESTED = raw_field(15, NESTED)
+NESTED = b"\x7b" * 300 + b"\x7c" * 300
+"""Three hundred groups (an old kind of field) in one another."""
 
 CASES: dict[str, tuple[bytes, str, str]] = {
     "nothing": (b"", "INVALID_ARGUMENT", "INVALID_FIELDS"),
@@ -43,7 +42,7 @@ CASES: dict[str, tuple[bytes, str, str]] = {
     "bad UTF-8": (EMAIL + raw_field(2, b"\xff\xfe" * 9), "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
     "garbage": (b"\xff\x00garbage\x80" * 20, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
     "a length that lies": (b"\x0a\xff\xff\xff\xff\x0f", "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
-    "300 levels of nesting": (NESTED, "INVALID_ARGUMENT", "INVALID_FIELDS"),
+    "300 levels of nesting": (NESTED, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
     "5 MiB": (register(password="p" * 5 * 1024 * 1024), "RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE"),
     "a control character in the name": (register(display_name="\x1b[2J"), "INVALID_ARGUMENT", "INVALID_FIELDS"),
 }
@@ -57,19 +56,13 @@ async def send(client: Client, body: bytes) -> Failure:
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_bad_input_gets_a_clear_status_at_once(client: Client, case: str) -> None:
+async def test_bad_input_gets_a_clear_status(client: Client, case: str) -> None:
     body, code, reason = CASES[case]
-    await send(client, body)  # the first call opens the connection
-    took = []
-    for _ in range(5):
-        start = time.perf_counter()
-        refused = await send(client, body)
-        took.append(time.perf_counter() - start)
+    refused = await send(client, body)
     assert refused.code.name == code
     assert refused.reason == reason
     assert "Error" not in refused.message
     assert "class" not in refused.message
-    print(f"{case}: {min(took) * 1000:.1f} ms")
 
 
 async def test_other_callers_do_not_notice(client: Client) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from gatelodge.auth.v1 import auth_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf import empty_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
 from tests.app.client import Client, Login
 from tests.app.collector import Collector, collecting
 from tests.app.conftest import environment
@@ -27,6 +29,7 @@ MASTER = f"{MARK}-master-secret-0123456789-abcdef"
 PEPPER = f"{MARK}-pepper-0123456789"
 EMAIL = f"{MARK}.address@example.com"
 TOKEN = f"eyJ{MARK}"
+NO_PROCESS: Any = None
 
 
 class Errors:
@@ -62,10 +65,7 @@ async def test_no_secret_reaches_a_log_a_span_a_metric_or_an_error(url: str, tmp
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(server.process.wait(), 15) == 0
         check_that_there_was_something_to_find(server, collector, errors)
-        seen = [str(server.lines), *map(str, collector.traces), *map(str, collector.metrics), *errors.told]
-        for secret in (MARK, token, token.split(".")[2]):
-            leaks = [text[max(0, text.find(secret) - 200) : text.find(secret) + 80] for text in seen if secret in text]
-            assert leaks == []
+        assert leaks(server, collector, errors, (MARK, token, token.split(".")[2])) == []
 
 
 async def down_every_path(client: Client, errors: Errors) -> str:
@@ -123,6 +123,27 @@ def check_that_there_was_something_to_find(server: Serving, collector: Collector
     assert len(errors.told) > 10
 
 
-async def test_the_canary_sings_when_a_secret_is_let_out() -> None:
-    """The negative control: the search above finds a secret where there is one."""
-    assert MARK in str([{"event": "call", "request": auth_pb2.LoginRequest(password=PASSWORD)}])
+def leaks(server: Serving, collector: Collector, errors: Errors, secrets: tuple[str, ...]) -> list[str]:
+    """Return what stands around each secret found."""
+    seen = [str(server.lines), *map(str, collector.traces), *map(str, collector.metrics), *errors.told]
+    found = [(text, text.find(secret)) for text in seen for secret in secrets]
+    return [text[max(0, at - 200) : at + 80] for text, at in found if at >= 0]
+
+
+async def test_the_canary_sings_wherever_a_secret_is_let_out() -> None:
+    """The negative control: the same search finds a secret in each of the places it looks at."""
+    line = {"event": "call", "request": str(auth_pb2.LoginRequest(password=PASSWORD))}
+    span = trace_pb2.Span(name=PASSWORD)
+    scope = trace_pb2.ScopeSpans(spans=[span])
+    traced = trace_service_pb2.ExportTraceServiceRequest(resource_spans=[trace_pb2.ResourceSpans(scope_spans=[scope])])
+    quiet, loud = Serving(NO_PROCESS), Serving(NO_PROCESS, [line])
+    told, untold = Errors(), Errors()
+    told.told.append(f"the password {PASSWORD} is wrong")
+    assert leaks(quiet, Collector(""), untold, (MARK,)) == []
+    for server, collector, errors in (
+        (loud, Collector(""), untold),
+        (quiet, Collector("", traces=[traced]), untold),
+        (quiet, Collector("", metrics=[f"logins{{email={EMAIL}}}"]), untold),
+        (quiet, Collector(""), told),
+    ):
+        assert len(leaks(server, collector, errors, (MARK,))) == 1

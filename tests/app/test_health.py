@@ -89,7 +89,14 @@ async def test_the_ops_port_publishes_the_keys(app: App, client: Client) -> None
 
 async def test_the_metrics_page_shows_calls_pool_hashing_and_loop_lag(app: App, client: Client) -> None:
     await client.user()
+    await asyncio.sleep(0.6)
     page = (await get(app, "/metrics")).decode()
+    counted = {line.split()[0]: float(line.split()[1]) for line in page.splitlines() if not line.startswith("#")}
+    assert counted["gatelodge_event_loop_lag_seconds_count"] > 0
+    assert counted["gatelodge_password_hash_duration_seconds_count"] >= 2
+    assert counted["gatelodge_db_pool_requests_total"] > 0
+    assert counted['gatelodge_registrations_total{outcome="accepted"}'] == 1
+    assert counted['gatelodge_health{service="readiness"}'] == 1
     assert 'rpc_method="gatelodge.auth.v1.AuthService/Login"' in page
     for name in (
         "rpc_server_call_duration_seconds_bucket",

@@ -101,6 +101,10 @@ async def test_a_peppered_hash_needs_its_pepper() -> None:
         assert not (await plain.verify(RIGHT, stored)).matches
 
 
+async def test_a_hash_marked_as_peppered_never_matches_without_a_pepper(cheap: Hasher) -> None:
+    assert not (await cheap.verify(RIGHT, "hmac-sha256:" + await cheap.hash(RIGHT))).matches
+
+
 async def test_a_pepper_can_be_introduced_later(cheap: Hasher) -> None:
     stored = await cheap.hash(RIGHT)
     async with hasher(pepper=b"a pepper that is secret") as peppered:

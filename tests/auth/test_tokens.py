@@ -139,7 +139,10 @@ def _base64url(raw: bytes) -> str:
         lambda world: world.forge({"iat": 4_000_000_000}),
         lambda world: world.forge({"sub": ""}),
         lambda world: world.forge({"roles": "admin"}),
-        *[lambda world, name=name: world.forge({name: None}) for name in ("sub", "exp", "iat", "nbf", "jti", "sid")],
+        *[
+            lambda world, name=name: world.forge({name: None})
+            for name in ("iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "client_id")
+        ],
     ],
 )
 def test_every_bad_token_is_refused_with_the_same_words(world: World, attack: Callable[[World], str]) -> None:

@@ -24,6 +24,11 @@ def test_spellings_of_one_address_have_one_canonical_form(variant: str) -> None:
     assert Email.parse(variant).canonical == "jürgen@xn--bcher-kva.example"
 
 
+def test_case_is_folded_not_merely_lowered() -> None:
+    assert Email.parse("STRASSE@example.com").canonical == Email.parse("straße@example.com").canonical
+    assert Email.parse("ΟΔΟΣ@example.com").canonical == Email.parse("οδος@example.com").canonical
+
+
 def test_an_address_is_kept_as_it_was_typed() -> None:
     assert Email.parse("Ada.Lovelace@Example.COM").typed == "Ada.Lovelace@Example.COM"
 
