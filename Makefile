@@ -88,6 +88,15 @@ docs-check: $(SYNCED)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing
+.PHONY: bench-timing bench-bad-input
+bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
+	@$(BIN)/python bench/bad_input.py
+
 bench-timing: $(SYNCED) ## Show that Login and Register take the same time whoever has an account
 	@$(BIN)/python bench/login_timing.py
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(SYNCED) ## Tour the API against the service that `make run` started
+	@$(BIN)/python demo/tour.py

@@ -64,7 +64,7 @@ async def measure(url: str, folder: str, tries: int) -> tuple[dict[str, list[flo
         "APP_AUTH__ARGON2__TIME_COST": "2",
     }
     settings = load(environ)
-    logs = logging.configure(settings.log, service="gatelodge", version="bench", stream=Path(os.devnull).open("w"))  # noqa: SIM115 - closed with the process
+    logs = logging.configure(settings.log, service="gatelodge", version="bench", stream=Path(os.devnull).open("w"))
     try:
         return await measured(settings, url, tries)
     finally:
