@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -25,7 +26,7 @@ def test_the_stubs_import_without_the_servers_dependencies() -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALL, str(ROOT / "generated")], capture_output=True, text=True, check=True
     )
-    imported = set(__import__("json").loads(done.stdout))
+    imported = set(json.loads(done.stdout))
     assert {"gatelodge", "buf", "grpc"} <= imported
     assert not imported & SERVER_ONLY
 
