@@ -23,9 +23,7 @@ class SigningKeyRow(NamedTuple):
     """A signing key; its private part is sealed under the master secret."""
 
     kid: str
-    algorithm: str
     state: str
-    public_jwk: dict[str, Any]
     private_key: bytes
 
 
@@ -76,7 +74,7 @@ FLUSH_LIKE_AN_INSERT = Statement(
 
 LIST_SIGNING_KEYS = Statement(
     "auth.list_signing_keys",
-    "SELECT kid, algorithm, state, public_jwk, private_key FROM signing_keys ORDER BY create_time, kid",
+    "SELECT kid, state, private_key FROM signing_keys ORDER BY create_time, kid",
     row=SigningKeyRow,
     params={},
 )
