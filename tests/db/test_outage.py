@@ -112,7 +112,7 @@ async def test_the_program_starts_without_its_database_and_finds_it_later(fragil
         url = await fragile.server.start()
         assert url == fragile.url
         async with asyncio.timeout(3):
-            while not db.stats().up:  # noqa: ASYNC110 - the point is that nobody needs to tell it
+            while not db.stats().up:
                 await asyncio.sleep(0.02)
             await db.read(PID.one)
 

@@ -55,13 +55,13 @@ async def sleeping(admin: Connection, query: str = "%pg_sleep(60)%") -> bool:
 
 async def until_sleeping(admin: Connection, query: str = "%pg_sleep(60)%") -> None:
     async with asyncio.timeout(2):
-        while not await sleeping(admin, query):  # noqa: ASYNC110 - another process's state has no event
+        while not await sleeping(admin, query):
             await asyncio.sleep(0.01)
 
 
 async def until_awake(admin: Connection) -> None:
     async with asyncio.timeout(3):
-        while await sleeping(admin):  # noqa: ASYNC110 - likewise
+        while await sleeping(admin):
             await asyncio.sleep(0.05)
 
 

@@ -221,7 +221,7 @@ class House:
     async def settle(self) -> None:
         """Wait until the server is done with every call: clients have an error's status before its line is written."""
         async with asyncio.timeout(3):
-            while any(meter.in_flight for meter in self.meters.values()):  # noqa: ASYNC110 - nothing signals it
+            while any(meter.in_flight for meter in self.meters.values()):
                 await asyncio.sleep(0.001)
 
     async def close(self) -> None:

@@ -26,7 +26,7 @@ async def refused(awaitable: Any) -> grpc.aio.AioRpcError:
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(3):
-        while not condition():  # noqa: ASYNC110 - whatever the condition is, nothing signals it
+        while not condition():
             await asyncio.sleep(0.01)
 
 

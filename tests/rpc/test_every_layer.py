@@ -18,6 +18,7 @@ from service.rpc.interceptors import (
     Validation,
 )
 from service.rpc.interceptors.layer import Layer
+from service.rpc.methods import UNREAD_PATH
 
 ORDER = (Tracing, RequestId, AccessLog, Errors, Deadline, Access, Validation)
 
@@ -43,8 +44,9 @@ async def test_the_layers_stand_in_the_order_the_design_gives(house: dummy.House
 
 @pytest.mark.parametrize("kind", ORDER)
 async def test_a_layer_alone_passes_messages_of_all_four_kinds(kind: type[Any], lines: list[Any]) -> None:
+    """Alone but for the one that gives calls their id, and the innermost, which receives the messages."""
     del lines
-    house = await dummy.start(layers=only((RequestId, kind)))
+    house = await dummy.start(layers=only((RequestId, kind, Validation)))
     try:
         for name in dummy.KINDS:
             answers = await house.call(name, "hello")
@@ -58,7 +60,9 @@ async def test_a_layer_alone_passes_messages_of_all_four_kinds(kind: type[Any], 
 async def test_a_layer_wraps_each_method_once(kind: type[Any], lines: list[Any]) -> None:
     del lines
     counting = Counting()
-    house = await dummy.start(layers=lambda layers: [*only(kind)(layers), counting])
+    house = await dummy.start(
+        layers=lambda layers: [*only(kind)(layers), counting, *(layers[-1:] if kind is not Validation else ())]
+    )
     try:
         for _ in range(3):
             for name in dummy.KINDS:
@@ -68,11 +72,24 @@ async def test_a_layer_wraps_each_method_once(kind: type[Any], lines: list[Any])
     assert sorted(counting.asked) == sorted(f"/{dummy.SERVICE}/{name}" for name in dummy.KINDS)
 
 
+async def test_unknown_methods_are_wrapped_once_in_all(lines: list[Any]) -> None:
+    del lines
+    counting = Counting()
+    house = await dummy.start(layers=lambda layers: [*layers, counting])
+    try:
+        for number in range(5):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await house.send(f"/no.Such/Method{number}", b"")
+    finally:
+        await house.close()
+    assert counting.asked == [UNREAD_PATH]
+
+
 async def test_names_of_unknown_methods_are_not_remembered(house: dummy.House) -> None:
     for number in range(5):
         with pytest.raises(grpc.aio.AioRpcError):
             await house.send(f"/no.Such/Method{number}", b"")
-    assert all(isinstance(layer, Layer) and not layer._handlers for layer in house.layers)
+    assert all(isinstance(layer, Layer) and set(layer._handlers) == {UNREAD_PATH} for layer in house.layers)
     assert set(house.meters) == {"_OTHER"}
 
 

@@ -123,3 +123,21 @@ def test_a_librarys_message_that_cannot_be_made_is_a_line_all_the_same(
 ) -> None:
     desk.bridge(message, *args)
     assert "arguments do not fit" in desk.lines[0]["event"]
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_header_values_that_grpc_quotes_are_dropped(level: str) -> None:
+    desk = Desk()
+    desk.set_up(level=level)
+    library = logging.getLogger("grpc._cython.cygrpc")
+    try:
+        b"hunter2\xff".decode()
+    except UnicodeDecodeError:
+        library.exception("Invalid encoding on %s", b"hunter2\xff")
+    library.error("something else")
+    spoken = [(line["level"], line["event"]) for line in desk.lines]
+    dropped = [("debug", "a peer sent metadata that is not text")] if level == "DEBUG" else []
+    assert spoken == [*dropped, ("error", "something else")]
+    assert "hunter2" not in desk.text
+    desk.close()
+    assert not library.filters

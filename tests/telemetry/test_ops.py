@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.ops import OpsServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Doors:
@@ -160,17 +161,61 @@ def test_slow_senders_are_cut_and_do_not_keep_others_out(server: OpsServer, monk
             peer.close()
 
 
-def test_more_connections_than_the_limit_are_closed_unanswered(server: OpsServer) -> None:
-    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(16)]
+def test_whoever_holds_all_places_does_not_keep_others_out_for_a_moment(server: OpsServer) -> None:
+    held = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(16)]
     try:
+        for peer in held:
+            peer.sendall(b"GET /healthz HTTP/1.1\r\n")
         time.sleep(0.1)
-        with pytest.raises(OSError, match=r"reset|closed"):
-            _ask(server, "/healthz")
+        for _ in range(8):
+            assert _ask(server, "/healthz")[0].status == 200
+        assert held[0].recv(100) == b""
+        held[-1].sendall(b"\r\n")
+        assert held[-1].recv(100).startswith(b"HTTP/1.0 200")
     finally:
-        for peer in idle:
+        for peer in held:
             peer.close()
-    time.sleep(0.1)
-    assert _ask(server, "/healthz")[0].status == 200
+
+
+def test_a_flood_of_requests_is_worked_on_a_few_at_a_time() -> None:
+    working, most, release = [0], [0], threading.Event()
+
+    def ready() -> bool:
+        working[0] += 1
+        most[0] = max(most[0], working[0])
+        release.wait(5)
+        working[0] -= 1
+        return True
+
+    server = OpsServer(
+        host="127.0.0.1",
+        port=0,
+        registry=Metrics(version="1", commit="x").registry,
+        jwks=lambda: b"",
+        alive=lambda: True,
+        ready=ready,
+    )
+    peers = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(16)]
+    try:
+        for peer in peers:
+            peer.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        _wait_until(lambda: working[0] == 16)
+        for _ in range(10):
+            with pytest.raises(OSError, match=r"reset|closed"):
+                _ask(server, "/readyz")
+        assert most[0] == 16
+    finally:
+        release.set()
+        for peer in peers:
+            peer.close()
+        server.close()
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 3
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_many_scrapes_at_once_are_answered(server: OpsServer) -> None:

@@ -1,4 +1,4 @@
-"""Bytes to request messages, inside the error mapping: every way they can be bad is a typed error."""
+"""Bytes to request messages: every way they can be bad is a typed error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Decoder:
 
     __slots__ = ("_deserialize", "_max_bytes")
 
-    def __init__(self, deserialize: Callable[[bytes], Any] | None, max_bytes: int) -> None:
+    def __init__(self, deserialize: Callable[[bytes], Any], max_bytes: int) -> None:
         self._deserialize = deserialize
         self._max_bytes = max_bytes
 
@@ -41,8 +41,6 @@ class Decoder:
         """
         if len(raw) > self._max_bytes:
             raise MessageTooLarge(self._max_bytes)
-        if self._deserialize is None:
-            return raw
         message = self._decode(raw)
         # Strings are walked only when there is a NUL byte at all: zero bytes are rare outside of numbers.
         if b"\0" in raw and isinstance(message, Message):
@@ -50,7 +48,6 @@ class Decoder:
         return message
 
     def _decode(self, raw: bytes) -> Any:
-        assert self._deserialize is not None
         try:
             return self._deserialize(raw)
         except DecodeError:

@@ -37,8 +37,8 @@ Every error carries a `google.rpc.ErrorInfo` (domain `gatelodge`, a reason of th
 `RetryInfo` says when to try again; `BadRequest` lists every field that breaks a rule, as far as 3 kB go
 (`violations_omitted` in the metadata counts the rest); `PreconditionFailure` names what must change first.
 
-A call cancelled by its client ends as CANCELLED, and a request over twice `server.max_message_bytes` as
-RESOURCE_EXHAUSTED; those come from gRPC itself and carry no details.
+A call cancelled by its client ends as CANCELLED, and a request over 8 MiB (or `server.max_message_bytes`, if
+that is more) as RESOURCE_EXHAUSTED; those come from gRPC itself and carry no details.
 
 | reason | code | meaning, and what to do | metadata | details |
 |---|---|---|---|---|

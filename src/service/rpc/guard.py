@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from grpc._cython import cygrpc
 from grpc.aio import _server
 
+from service.rpc.methods import UNREAD_PATH
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import grpc.aio
-
-UNREAD_PATH = "/_OTHER/_OTHER"
-"""Stands for the path of every unknown method."""
 
 
 class _Nothing:

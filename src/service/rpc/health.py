@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ class HealthBoard:
     Args:
         services: full names of the services offered; ``""``, `READINESS` and `LIVENESS` are added.
         max_watchers: how many may watch at once.
+        max_watchers_each: how many of them one connection may have, so that none keeps the others out.
         on_change: is told every name with whether it serves, at first and after each change.
 
     """
@@ -40,11 +42,14 @@ class HealthBoard:
         services: Iterable[str],
         *,
         max_watchers: int = 1000,
+        max_watchers_each: int = 16,
         on_change: Callable[[str, bool], None] = lambda _name, _serving: None,
     ) -> None:
         self._statuses: dict[str, int] = dict.fromkeys(("", READINESS, *services), NOT_SERVING) | {LIVENESS: SERVING}
         self._watchers: set[asyncio.Event] = set()
+        self._by_peer = Counter[str]()
         self._max_watchers = max_watchers
+        self._max_watchers_each = max_watchers_each
         self._draining = False
         self._on_change = on_change
         for name, status in self._statuses.items():
@@ -82,17 +87,20 @@ class HealthBoard:
         """Return every name with its status."""
         return dict(self._statuses)
 
-    async def watch(self, name: str) -> AsyncGenerator[int, None]:
+    async def watch(self, name: str, peer: str = "") -> AsyncGenerator[int, None]:
         """Yield the status of `name` now and after each change; a slow reader skips what has passed meanwhile.
 
+        `peer` is the connection that watches, empty for the process itself.
+
         Raises:
-            Overloaded: there are too many watchers.
+            Overloaded: there are too many watchers, or too many of this peer's.
 
         """
-        if len(self._watchers) >= self._max_watchers:
+        if len(self._watchers) >= self._max_watchers or (peer and self._by_peer[peer] >= self._max_watchers_each):
             raise Overloaded("health_watchers")
         changed, last = asyncio.Event(), None
         self._watchers.add(changed)
+        self._by_peer[peer] += 1
         try:
             while True:
                 changed.clear()
@@ -103,6 +111,9 @@ class HealthBoard:
                 await changed.wait()
         finally:
             self._watchers.discard(changed)
+            self._by_peer[peer] -= 1
+            if not self._by_peer[peer]:
+                del self._by_peer[peer]
 
     def _tell(self) -> None:
         for changed in self._watchers:
@@ -137,8 +148,13 @@ class HealthServicer:
 
     async def Watch(self, request: Any, context: Context) -> AsyncIterator[Any]:  # noqa: N802
         """Stream the status of one name, SERVICE_UNKNOWN while there is no such name."""
-        del context
         # Closed here and now, or a watcher that is gone would keep its place until the garbage collector comes.
-        async with aclosing(self._board.watch(request.service)) as statuses:
+        async with aclosing(self._board.watch(request.service, _connection(context))) as statuses:
             async for status in statuses:
                 yield health_pb2.HealthCheckResponse(status=status)
+
+
+def _connection(context: Context) -> str:
+    """Return what tells one connection from another. Over a Unix socket nothing does."""
+    peer: str = context.peer()
+    return "" if peer.startswith("unix") else peer

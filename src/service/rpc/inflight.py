@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from service.errors import DeadlineExceeded, DomainError, Overloaded, ShuttingDown
 
 if TYPE_CHECKING:
     from service.rpc.methods import Method
+
+_MOST_WAITING = 32
+_PATIENCE = 1.0
+"""Seconds. A client sends its request right behind the headers; one this late may be cut for others' sake."""
 
 
 class Entry:
@@ -47,8 +53,14 @@ class Entry:
             self._timer.cancel()
 
 
+_entry: ContextVar[Entry | None] = ContextVar("gatelodge_entry", default=None)
+
+
 class InFlight:
     """Counts calls and streams, refuses those over their limits, and ends what must end.
+
+    A call whose request does not come holds a place, and the memory of what came of it, for as little as its headers.
+    So when places are short, or more than a few calls wait like that, the one that has waited longest makes room.
 
     Health and reflection are let in always: they must answer when nothing else does.
 
@@ -62,6 +74,7 @@ class InFlight:
         self._limits = {False: max_calls, True: max_streams}
         self._counts = {False: 0, True: 0}
         self._entries: set[Entry] = set()
+        self._waiting: dict[Entry, float] = {}
         self._closed = False
         self._idle = asyncio.Event()
 
@@ -79,18 +92,29 @@ class InFlight:
         streaming, counted = method.server_streaming, not method.infrastructure
         if self._closed and (streaming or counted):
             raise ShuttingDown
+        full = counted and self._counts[streaming] >= self._limits[streaming]
+        if (full or len(self._waiting) >= _MOST_WAITING) and not self._make_room() and full:
+            raise Overloaded("streams" if streaming else "calls")
         if counted:
-            if self._counts[streaming] >= self._limits[streaming]:
-                raise Overloaded("streams" if streaming else "calls")
             self._counts[streaming] += 1
         entry = Entry(streaming=streaming, counted=counted)
         self._entries.add(entry)
+        if not method.client_streaming:
+            self._waiting[entry] = time.monotonic()
+            _entry.set(entry)
         return entry
+
+    def arrived(self) -> None:
+        """Note that the request of the call served by this task is there."""
+        entry = _entry.get()
+        if entry is not None:
+            self._waiting.pop(entry, None)
 
     def leave(self, entry: Entry) -> None:
         """Give the call's place back."""
         entry.stop_timer()
         self._entries.discard(entry)
+        self._waiting.pop(entry, None)
         if entry.counted:
             self._counts[entry.streaming] -= 1
         if self._closed and not self._entries:
@@ -111,6 +135,15 @@ class InFlight:
         except TimeoutError:
             return self._end(streams_only=False)
         return 0
+
+    def _make_room(self) -> bool:
+        """End the call that has waited longest for its request, if it has waited long; tell whether there was one."""
+        oldest = next(iter(self._waiting), None)
+        if oldest is None or time.monotonic() - self._waiting[oldest] < _PATIENCE:
+            return False
+        del self._waiting[oldest]
+        oldest.end(Overloaded("calls"))
+        return True
 
     def _end(self, *, streams_only: bool) -> int:
         ended = [entry for entry in self._entries if entry.streaming or not streams_only]

@@ -60,6 +60,9 @@ class Method:
 UNKNOWN = Method("_OTHER", client_streaming=True, server_streaming=True, rule=Rule(Kind.PUBLIC), known=False)
 """Every method the server lacks. Their names are the caller's to choose, so none is kept in logs, metrics or spans."""
 
+UNREAD_PATH = "/_OTHER/_OTHER"
+"""Stands for the path of every unknown method, see ``guard.py``."""
+
 
 def describe(path: str, *, client_streaming: bool, server_streaming: bool) -> Method:
     """Return the method served at `path` (``/package.Service/Method``), its rule read from the descriptor pool."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
@@ -11,22 +11,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from service.rpc.interceptors.layer import Context
-    from service.rpc.methods import Method
 
 _SHORTEST = 4
 """Shorter values would take ordinary words out of a text, and cannot be kept secret anyway."""
 
 
-def secrets_of(method: Method, request: Any, context: Context) -> frozenset[str]:
-    """Return the fields marked ``debug_redact`` in a single request, still encoded, and the credential.
+_request: ContextVar[Any] = ContextVar("gatelodge_request", default=None)
 
-    Meant for the rare call that failed by a bug; streamed requests are gone by then.
+
+def remember(message: Any) -> None:
+    """Keep the call's latest request message, in case something quotes it."""
+    _request.set(message)
+
+
+def secrets_of(context: Context) -> frozenset[str]:
+    """Return the fields marked ``debug_redact`` in the call's latest request message, and the credential.
+
+    Meant for the rare call that failed by a bug.
     """
     credentials = (v for key, v in context.invocation_metadata() or () if key in {"authorization", "x-api-key"})
     found = {part for value in credentials if isinstance(value, str) for part in value.split()}
-    if method.request_class is not None and isinstance(request, bytes):
-        with suppress(Exception):  # malformed: there is nothing to find
-            found.update(_redacted(method.request_class.FromString(request)))
+    message = _request.get()
+    if isinstance(message, Message):
+        found.update(_redacted(message))
     return frozenset(secret for secret in found if len(secret) >= _SHORTEST)
 
 

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
     from service.rpc.health import HealthBoard
 
-_HEADROOM = 8 * 1024 * 1024
-"""Bytes between our limit and gRPC's. What is larger still is cut off while it arrives, without details."""
+_MOST_RECEIVED = 8 * 1024 * 1024
+"""gRPC's own limit of a message, unless ours is higher. Between the two, ours answers, with a reason; what is larger
+still is cut off when its length is read, without details. No message is received before its call is let in, so memory
+is bounded by this times the calls in progress."""
+_HANDSHAKE = 10.0
+"""Seconds a new connection may take to say that it speaks HTTP/2."""
 _COMPRESSION_LEVEL = 2
 """GRPC_COMPRESS_LEVEL_MED."""
 _REFLECTION = "grpc.reflection.v1.ServerReflection"
@@ -33,19 +37,26 @@ class Transport:
     """What the transport allows. Sizes in bytes, times in seconds."""
 
     max_message_bytes: int = 4 * 1024 * 1024
-    """The largest request that is served. gRPC's own limit is `_HEADROOM` above it: ours answers, with a reason."""
+    """The largest request that is served."""
     max_metadata_bytes: int = 16 * 1024
     """All headers of a call together."""
-    max_streams_per_connection: int = 1000
+    max_streams_per_connection: int = 100
     """Calls at once on one connection; the next ones wait in the client."""
+    max_connections: int = 10_000
+    """What comes above is closed as it comes. Each takes a file descriptor."""
+    max_connection_idle: float = 300.0
+    """A connection without calls is asked to close after so long. One that watches health is not without."""
+    max_connection_age: float = 3600.0
+    """After this, a tenth more or less, connections are asked to close, so that balanced clients find new replicas. It
+    also ends what nothing else does: peers that never take their answers."""
+    max_connection_age_grace: float = 60.0
+    """How long calls may go on after that. Longer than the longest call; streams are cut and connect anew."""
     keepalive: float = 60.0
     """How often an idle connection is pinged, so that dead peers are noticed."""
     keepalive_timeout: float = 20.0
     """How long the answer to a ping may take."""
     min_client_ping_interval: float = 10.0
     """Clients that ping more often, without data, are disconnected (ENHANCE_YOUR_CALM)."""
-    max_connection_age: float | None = None
-    """After this, connections are asked to close, so that balanced clients find new replicas. None: never."""
     reuse_port: bool = False
     """Whether more processes may listen on the same port (SO_REUSEPORT)."""
     gzip_responses: bool = False
@@ -101,14 +112,18 @@ def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCreden
 
 
 def _options(transport: Transport) -> tuple[tuple[str, int], ...]:
-    age = transport.max_connection_age
     return (
-        ("grpc.max_receive_message_length", transport.max_message_bytes + _HEADROOM),
+        ("grpc.max_receive_message_length", max(transport.max_message_bytes, _MOST_RECEIVED)),
         ("grpc.max_send_message_length", -1),  # what we send is ours to bound, by page sizes
         # Soft and hard limit alike: between them gRPC refuses at random.
         ("grpc.max_metadata_size", transport.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", transport.max_metadata_bytes),
         ("grpc.max_concurrent_streams", transport.max_streams_per_connection),
+        ("grpc.max_allowed_incoming_connections", transport.max_connections),
+        ("grpc.server_handshake_timeout_ms", _ms(_HANDSHAKE)),
+        ("grpc.max_connection_idle_ms", _ms(transport.max_connection_idle)),
+        ("grpc.max_connection_age_ms", _ms(transport.max_connection_age)),
+        ("grpc.max_connection_age_grace_ms", _ms(transport.max_connection_age_grace)),
         ("grpc.keepalive_time_ms", _ms(transport.keepalive)),
         ("grpc.keepalive_timeout_ms", _ms(transport.keepalive_timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -116,7 +131,6 @@ def _options(transport: Transport) -> tuple[tuple[str, int], ...]:
         ("grpc.so_reuseport", int(transport.reuse_port)),
         # A level, not an algorithm: gRPC then picks what the client accepts; an algorithm it forces on everyone.
         ("grpc.default_compression_level", _COMPRESSION_LEVEL if transport.gzip_responses else 0),
-        *((("grpc.max_connection_age_ms", _ms(age)),) if age is not None else ()),
     )
 
 

@@ -34,7 +34,6 @@ def _everywhere(settings: Settings) -> Iterator[Fault]:
     if argon2.memory_kib < 8 * argon2.parallelism:
         yield Fault("should be at least 8 for each of auth.argon2.parallelism", Key(("auth", "argon2", "memory_kib")))
 
-
     # In development, too: a machine whose APP_ENV was forgotten is not to offer development's defaults to others.
     if not settings.server.insecure and not is_loopback(settings.server.host):
         yield Fault(

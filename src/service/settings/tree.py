@@ -67,6 +67,7 @@ class Server(Section):
     max_connections: int = Field(
         default=10_000,
         ge=1,
+        le=1_000_000,
         description="Connections open before new ones are closed; never more than the limit of open files allows.",
     )
     max_connection_idle_seconds: float = Field(

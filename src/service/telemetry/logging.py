@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TextIO, cast
 import structlog
 
 from service.telemetry.exceptions import describe
+from service.telemetry.library_records import Silencer
 from service.telemetry.lines import ConsoleLine, json_line
 from service.telemetry.pipeline import Pipeline
 from service.telemetry.sink import Sink
@@ -120,6 +121,7 @@ class Logs:
         for name, level in self._levels.items():
             logging.getLogger(name).setLevel(level)
         root.addHandler(self._bridge)
+        self._silencer = Silencer()
         logging.captureWarnings(capture=True)
         structlog.configure(
             processors=[_process],
@@ -135,6 +137,7 @@ class Logs:
     def close(self) -> None:
         """Write out what is buffered and give the standard library's loggers back as they were."""
         logging.getLogger().removeHandler(self._bridge)
+        self._silencer.close()
         logging.captureWarnings(capture=False)
         for name, level in self._former.items():
             logging.getLogger(name).setLevel(level)

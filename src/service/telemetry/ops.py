@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 _log = logger("gatelodge.ops")
 
 _MOST_CONNECTIONS = 16
-_IDLE_SECONDS = 5.0
-_CONNECTION_SECONDS = 15.0
+_CONNECTION_SECONDS = 3.0
 _POLL_SECONDS = 0.1
 _METHOD_NOT_ALLOWED, _NOT_IMPLEMENTED = 405, 501
 
@@ -45,18 +44,22 @@ class Page:
 class _Handler(BaseHTTPRequestHandler):
     """One connection, one request. Says nothing of what serves it."""
 
-    timeout = _IDLE_SECONDS
+    timeout = _CONNECTION_SECONDS
 
     def do_GET(self) -> None:
-        page = cast("_Server", self.server).pages.get(self.path.partition("?")[0])
+        server = cast("_Server", self.server)
+        page = server.pages.get(self.path.partition("?")[0])
         if page is None:
             self._answer(Page(404, b"not found\n"))
             return
+        server.working.add(self.request)
         try:
             answer = page(self.headers.get("Accept", ""))
         except Exception:  # noqa: BLE001 - logged, and the other pages go on
             _log.exception("ops page failed", path=self.path)
             answer = Page(500, b"failed: the log says why\n")
+        finally:
+            server.working.discard(self.request)
         self._answer(answer)
 
     do_HEAD = do_GET  # noqa: N815 - http.server's name
@@ -93,6 +96,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], pages: Mapping[str, Callable[[str], Page]]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.pages = pages
+        self.working = set[object]()
         self._open: dict[socket.socket, float] = {}
         super().__init__(address, _Handler)
 
@@ -101,7 +105,7 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
 
     def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        if len(self._open) >= _MOST_CONNECTIONS:
+        if len(self._open) >= _MOST_CONNECTIONS and not self._make_room():
             super().shutdown_request(request)
             return
         self._open[request] = time.monotonic()
@@ -110,6 +114,17 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
         self._open.pop(request, None)
         super().shutdown_request(request)
+
+    def _make_room(self) -> bool:
+        """Cut the oldest connection that waits for its peer: none may keep the probes out by holding all places.
+
+        Those whose answer is being made are left alone, or a flood of requests would start threads without end.
+        """
+        waiting = next((request for request in list(self._open) if request not in self.working), None)
+        if waiting is not None:
+            self._open.pop(waiting, None)
+            _wake(waiting)
+        return waiting is not None
 
     def service_actions(self) -> None:
         """Cut connections that take too long; the idle timeout alone lets a slow sender hold one for ever."""

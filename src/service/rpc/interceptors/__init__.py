@@ -64,12 +64,13 @@ def chain(
         RequestId(),
         # Outside of errors, so that it sees the final code.
         AccessLog(metrics=metrics),
-        # Outside of everything that can raise; decodes the request, since bad bytes raise as well.
-        Errors(max_message_bytes=max_message_bytes),
-        # Before any work, so that nothing is begun for a call that is too late or too much.
+        # Outside of everything that can raise.
+        Errors(),
+        # Before any work, so that nothing is begun for a call that is too late or too much, and none waits for ever for
+        # a request that does not come.
         Deadline(inflight=inflight, default_seconds=default_deadline),
-        # Before validation, so that a stranger learns nothing from it.
+        # Before the request is received: a stranger's is none of our memory, and validation tells them nothing.
         Access(authenticate=authenticate),
-        # Innermost: servicers see valid requests only.
-        Validation(),
+        # Innermost: receives and decodes requests, so that servicers see valid ones only.
+        Validation(max_message_bytes=max_message_bytes, inflight=inflight),
     )

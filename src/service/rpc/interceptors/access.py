@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from service import call
-from service.access import Kind, Principal
 from service.errors import CredentialsInvalid
-from service.rpc.interceptors.layer import Context, Handler, Layer, Serve, feed
+from service.rpc.interceptors.layer import Context, Handler, Layer, Serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.access import Principal
     from service.rpc.methods import Method
 
 _MAX_CHARACTERS = 8192
@@ -19,9 +19,10 @@ _SCHEME = "bearer "
 
 
 class Access(Layer):
-    """Authenticates the caller and applies the method's rule, before validation can tell a stranger anything.
+    """Authenticates the caller and applies the method's rule, before the request is even received.
 
-    On public methods nothing is looked at, not even a credential that came along.
+    Whether a caller may touch the user a request names is decided as soon as the request is there, by `Validation`. On
+    public methods nothing is looked at, not even a credential that came along.
 
     Args:
         authenticate: turns a token's text into who holds it; raises `CredentialsInvalid`. Must not block.
@@ -33,12 +34,8 @@ class Access(Layer):
         self._authenticate = authenticate
 
     def bind(self, handler: Handler) -> Handler:
-        """Public methods are not wrapped at all, and targets are compared only where the rule names one."""
-        if handler.method.public:
-            return handler
-        if handler.method.rule.kind is Kind.SELF_OR:
-            handler = feed(handler, _target_check(handler.method))
-        return super().bind(handler)
+        """Public methods are not wrapped at all."""
+        return handler if handler.method.public else super().bind(handler)
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Apply the rule as far as it does not need the request.
@@ -56,15 +53,6 @@ class Access(Layer):
             current.principal = principal
         method.rule.admit(principal)
         return await proceed(request, context)
-
-
-def _target_check(method: Method) -> Callable[[Any], Any]:
-    def check(message: Any) -> Any:
-        current = call.current()
-        method.rule.admit_target(current.principal if current else None, message.user_id)
-        return message
-
-    return check
 
 
 def _token(context: Context) -> str | None:

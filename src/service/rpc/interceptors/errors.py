@@ -1,4 +1,4 @@
-"""Turns whatever escapes from a call into one clean status; decodes requests, so that bad bytes are such a thing."""
+"""Turns whatever escapes from a call into one clean status."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import structlog
 from service import call
 from service.errors import DomainError, InternalError
 from service.rpc.causes import type_name, whole_chain
-from service.rpc.decoding import Decoder
-from service.rpc.interceptors.layer import Context, Handler, Layer, Serve, feed
+from service.rpc.interceptors.layer import Context, Layer, Serve
 from service.rpc.secrets import secrets_of
 from service.rpc.status import REQUEST_ID_KEY, code_for, message_of, reason_of, trailers_for
 
@@ -30,20 +29,13 @@ class Errors(Layer):
     its whole chain under the request id.
 
     Args:
-        max_message_bytes: the largest request.
         log: the logger, ``gatelodge.errors`` unless given.
 
     """
 
-    def __init__(self, *, max_message_bytes: int, log: FilteringBoundLogger | None = None) -> None:
+    def __init__(self, *, log: FilteringBoundLogger | None = None) -> None:
         super().__init__()
-        self._max_message_bytes = max_message_bytes
         self._log: FilteringBoundLogger = log or structlog.get_logger("gatelodge.errors")
-
-    def bind(self, handler: Handler) -> Handler:
-        """Decode inside the mapping: gRPC itself is left with the bytes as they came."""
-        decode = Decoder(handler.request_deserializer, self._max_message_bytes)
-        return super().bind(Handler(handler.method, feed(handler, decode).serve, None))
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Await the call and tell its errors. Aborts and dead connections pass: gRPC has dealt with them."""
@@ -55,14 +47,14 @@ class Errors(Layer):
             if _really_cancelled():
                 raise
             # Nobody cancelled this call. Let through, it would end without any status (grpc#29248).
-            refusal = self._unexpected(method, error, request, context)
+            refusal = self._unexpected(method, error, context)
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - that is what this layer is for
-            refusal = self._unexpected(method, error, request, context)
+            refusal = self._unexpected(method, error, context)
         return await _refuse(context, refusal)
 
-    def _unexpected(self, method: Method, error: BaseException, request: Any, context: Context) -> DomainError:
+    def _unexpected(self, method: Method, error: BaseException, context: Context) -> DomainError:
         """Log a bug. What cannot be logged must not change the answer."""
         with suppress(Exception):
             current = call.current()
@@ -72,7 +64,7 @@ class Errors(Layer):
                 "unexpected exception",
                 rpc_method=method.name,
                 request_id=current.request_id if current else None,
-                exception=whole_chain(error, secrets_of(method, request, context)),
+                exception=whole_chain(error, secrets_of(context)),
             )
         return InternalError()
 

@@ -1,10 +1,10 @@
 """The base of every interceptor: wraps a method's handler once, in one shape for all four call kinds.
 
-Inside the chain a handler is one coroutine, ``serve(request, context)``. For client-streaming methods the request is
-an async iterator; server-streaming methods write to the context and return None. Async generators exist only in
-servicers: everything else runs in the call's own task, so ``finally`` runs there and then when a call is cancelled
-(an abandoned generator is closed later, by the garbage collector, in another task), and a streamed response costs the
-layers nothing.
+Inside the chain a handler is one coroutine, ``serve(request, context)``. The request is whatever gRPC can be asked for
+messages with; nothing is received before the innermost layer asks. Server-streaming methods write to the context and
+return None. Async generators exist only in servicers: everything else runs in the call's own task, so ``finally`` runs
+there and then when a call is cancelled (an abandoned generator is closed later, by the garbage collector, in another
+task), and a streamed response costs the layers nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import grpc
 import grpc.aio
 
 from service.errors import MethodUnknown
-from service.rpc.methods import UNKNOWN, Method, describe
+from service.rpc.methods import UNKNOWN, UNREAD_PATH, Method, describe
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     _RpcMethodHandler = grpc.RpcMethodHandler[Any, Any]
 else:
@@ -33,21 +33,28 @@ Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.Rp
 
 
 class Handler(_RpcMethodHandler):
-    """A handler in the chain's one shape. Responses leave it serialised."""
+    """A handler in the chain's one shape: bytes in, bytes out.
 
-    def __init__(self, method: Method, serve: Serve, request_deserializer: Callable[[bytes], Any] | None) -> None:
+    To gRPC every method's requests are a stream, which on the wire is the same. It would receive a single request
+    before it calls anyone: whole, for as long as its sender likes, and for strangers, too.
+
+    `decode` is what the innermost layer makes messages with.
+    """
+
+    def __init__(self, method: Method, serve: Serve, decode: Callable[[bytes], Any]) -> None:
         self.method = method
         self.serve = serve
-        self.request_streaming = method.client_streaming
+        self.decode = decode
+        self.request_streaming = True
         self.response_streaming = method.server_streaming
-        self.request_deserializer = request_deserializer
-        self.response_serializer = None
+        self.request_deserializer = self.response_serializer = None
+        self.unary_unary = self.unary_stream = None
         # gRPC looks at the one for the method's kind only.
-        self.unary_unary = self.unary_stream = self.stream_unary = self.stream_stream = serve  # type: ignore[assignment]
+        self.stream_unary = self.stream_stream = serve  # type: ignore[assignment]
 
 
 class Layer(grpc.aio.ServerInterceptor):
-    """An interceptor with two hooks, `around` and `incoming`; override one or both.
+    """An interceptor: override `around`, or `bind` where a wrapper depends on the method.
 
     A handler is wrapped at its method's first call and remembered, so the layers further in are not asked again:
     take metadata from the context, never from ``handler_call_details``.
@@ -61,19 +68,12 @@ class Layer(grpc.aio.ServerInterceptor):
         del method
         return await proceed(request, context)
 
-    def incoming(self, method: Method, message: Any) -> Any:
-        """Take one request message, unary or streamed, and return the one to pass on."""
-        del method
-        return message
-
     def bind(self, handler: Handler) -> Handler:
-        """Wrap `handler` in this layer's hooks; called once per method. Hooks that are not overridden cost nothing."""
+        """Wrap `handler` in `around`; called once per method. Not overridden, it costs nothing."""
         cls, method = type(self), handler.method
-        if cls.incoming is not Layer.incoming:
-            handler = feed(handler, partial(self.incoming, method))
-        if cls.around is not Layer.around:
-            handler = Handler(method, partial(cls.around, self, method, handler.serve), handler.request_deserializer)
-        return handler
+        if cls.around is Layer.around:
+            return handler
+        return Handler(method, partial(cls.around, self, method, handler.serve), handler.decode)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -83,27 +83,9 @@ class Layer(grpc.aio.ServerInterceptor):
         if remembered is not None:
             return remembered
         handler = self.bind(adapt(handler_call_details.method, await continuation(handler_call_details)))
-        if handler.method.known:
+        if handler.method.known or handler_call_details.method == UNREAD_PATH:
             self._handlers[handler_call_details.method] = handler
         return handler
-
-
-def feed(handler: Handler, take: Callable[[Any], Any]) -> Handler:
-    """Return `handler` with `take` applied to each of its request messages."""
-    proceed = handler.serve
-
-    async def one(request: Any, context: Context) -> Any:
-        return await proceed(take(request), context)
-
-    async def many(requests: AsyncIterator[Any], context: Context) -> Any:
-        return await proceed(_each(requests, take), context)
-
-    return Handler(handler.method, many if handler.request_streaming else one, handler.request_deserializer)
-
-
-async def _each(messages: AsyncIterator[Any], take: Callable[[Any], Any]) -> AsyncIterator[Any]:
-    async for message in messages:
-        yield take(message)
 
 
 def adapt(path: str, handler: grpc.RpcMethodHandler[Any, Any] | None) -> Handler:
@@ -111,9 +93,9 @@ def adapt(path: str, handler: grpc.RpcMethodHandler[Any, Any] | None) -> Handler
     if isinstance(handler, Handler):
         return handler
     if handler is None:
-        return Handler(UNKNOWN, _refuse, None)
+        return Handler(UNKNOWN, _refuse, bytes)
     method = describe(path, client_streaming=handler.request_streaming, server_streaming=handler.response_streaming)
-    return Handler(method, _servicer(handler), handler.request_deserializer)
+    return Handler(method, _servicer(handler), handler.request_deserializer or bytes)
 
 
 async def _refuse(_request: Any, _context: Context) -> None:
