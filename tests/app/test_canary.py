@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,6 +18,7 @@ from tests.app.collector import Collector, collecting
 from tests.app.conftest import environment
 from tests.app.process import Serving, serving
 from tests.app.test_bad_input import raw_field
+from tests.rpc import raw
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -88,6 +90,7 @@ async def down_every_path(client: Client, errors: Errors) -> str:
     keys = (("x-api-key", MARK), ("cookie", MARK), ("x-request-id", f"{MARK} {MARK}"))
     await errors.of(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=keys))
     await raw_bytes(client, errors)
+    await broken_metadata(client.address)
     await with_a_broken_database(client, errors, root)
     return root.token
 
@@ -98,6 +101,14 @@ async def raw_bytes(client: Client, errors: Errors) -> None:
     for path in ("/gatelodge.auth.v1.AuthService/Login", "/gatelodge.auth.v1.AuthService/Nothing"):
         call = client.channel.unary_unary(path, lambda raw: raw, empty_pb2.Empty.FromString)
         await errors.of(call(bad))
+
+
+async def broken_metadata(address: str) -> None:
+    """Send header values that are no text, over a bare socket: gRPC's own library would quote them in its log."""
+    values = ((b"x-api-key", MARK.encode() + b"\xff"), (b"cookie", b"\xff" + MARK.encode()))
+    async with raw.Connection(SimpleNamespace(port=int(address.rpartition(":")[2]))) as connection:
+        connection.send(raw.call(b"/gatelodge.auth.v1.AuthService/GetMe", *values))
+        await connection.until(b"grpc-status")
 
 
 async def with_a_broken_database(client: Client, errors: Errors, root: Login) -> None:

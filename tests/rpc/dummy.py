@@ -145,9 +145,14 @@ def _raised(wish: str) -> BaseException:
     return _RAISED[wish]()
 
 
+class Panic(BaseException):
+    """As pyo3's PanicException: no Exception."""
+
+
 _RAISED: dict[str, Callable[[], BaseException]] = {
     "domain": EmailTaken,
     "bug": lambda: ValueError("the cause"),
+    "panic": lambda: Panic("a library in Rust panicked"),
     "broken text": BrokenText,
     "group": _group,
     "cancelled": asyncio.CancelledError,
@@ -155,7 +160,7 @@ _RAISED: dict[str, Callable[[], BaseException]] = {
     "misuse": lambda: grpc.aio.UsageError("misused"),
     "database": lambda: UniqueViolation("DETAIL: Key (email)=(a@b.example) already exists"),
 }
-BUGS = ("bug", "broken text", "group", "cancelled", "timeout", "misuse", "database", "wrong type")
+BUGS = ("bug", "panic", "broken text", "group", "cancelled", "timeout", "misuse", "database", "wrong type")
 
 
 class Meter:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
-if TYPE_CHECKING:
-    from tests.rpc import dummy
+
+class Listening(Protocol):
+    """What is connected to."""
+
+    @property
+    def port(self) -> int: ...
+
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
@@ -42,7 +47,7 @@ def call(path: bytes, *more: tuple[bytes, bytes]) -> bytes:
 class Connection:
     """One connection, its preface sent. Leaving the block closes it."""
 
-    def __init__(self, house: dummy.House, settings: bytes = b"") -> None:
+    def __init__(self, house: Listening, settings: bytes = b"") -> None:
         self._port = house.port
         self._settings = settings
 

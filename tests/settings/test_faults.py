@@ -176,7 +176,11 @@ def test_production_takes_what_is_said_on_purpose(change: dict[str, str]) -> Non
 
 @pytest.mark.parametrize(
     ("change", "fault"),
-    [({"APP_SERVER__HOST": "0.0.0.0"}, "server.insecure"), ({"APP_AUTH__ARGON2__TIME_COST": "1"}, "auth.argon2")],
+    [
+        ({"APP_SERVER__MAX_CONNECTION_AGE_GRACE_SECONDS": "10"}, "max_connection_age_grace_seconds"),
+        ({"APP_SERVER__HOST": "0.0.0.0"}, "server.insecure"),
+        ({"APP_AUTH__ARGON2__TIME_COST": "1"}, "auth.argon2"),
+    ],
 )
 def test_a_forgotten_environment_opens_nothing_to_others(change: dict[str, str], fault: str) -> None:
     assert fault in _message(**change)

@@ -57,8 +57,6 @@ class Transport:
     """How long the answer to a ping may take."""
     min_client_ping_interval: float = 10.0
     """Clients that ping more often, without data, are disconnected (ENHANCE_YOUR_CALM)."""
-    reuse_port: bool = False
-    """Whether more processes may listen on the same port (SO_REUSEPORT)."""
     gzip_responses: bool = False
     """Whether responses to clients that accept gzip are compressed. Compressed requests are always understood, and
     their size is limited decompressed."""
@@ -128,7 +126,7 @@ def _options(transport: Transport) -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_timeout_ms", _ms(transport.keepalive_timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(transport.min_client_ping_interval)),
-        ("grpc.so_reuseport", int(transport.reuse_port)),
+        ("grpc.so_reuseport", 0),  # a second process on the port is a mistake until there are workers
         # A level, not an algorithm: gRPC then picks what the client accepts; an algorithm it forces on everyone.
         ("grpc.default_compression_level", _COMPRESSION_LEVEL if transport.gzip_responses else 0),
     )

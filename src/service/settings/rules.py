@@ -34,6 +34,11 @@ def _everywhere(settings: Settings) -> Iterator[Fault]:
     if argon2.memory_kib < 8 * argon2.parallelism:
         yield Fault("should be at least 8 for each of auth.argon2.parallelism", Key(("auth", "argon2", "memory_kib")))
 
+    if settings.server.max_connection_age_grace_seconds <= settings.server.default_deadline_seconds:
+        yield Fault(
+            "should be more than server.default_deadline_seconds, or calls are cut with their connection",
+            Key(("server", "max_connection_age_grace_seconds")),
+        )
     # In development, too: a machine whose APP_ENV was forgotten is not to offer development's defaults to others.
     if not settings.server.insecure and not is_loopback(settings.server.host):
         yield Fault(

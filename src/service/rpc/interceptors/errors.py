@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from service.rpc.methods import Method
 
+_OF_THE_PROCESS = (GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What ends more than the call."""
+
 
 class Errors(Layer):
     """Maps errors to statuses.
@@ -50,7 +53,9 @@ class Errors(Layer):
             refusal = self._unexpected(method, error, context)
         except (grpc.aio.AbortError, grpc.aio.InternalError):
             raise
-        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - that is what this layer is for
+        except _OF_THE_PROCESS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - also what libraries in Rust raise when they panic
             refusal = self._unexpected(method, error, context)
         return await _refuse(context, refusal)
 

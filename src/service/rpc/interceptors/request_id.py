@@ -34,14 +34,12 @@ class RequestId(Layer):
 
     Args:
         new_id: makes ids.
-        always_initial: send initial metadata for unary calls, too.
 
     """
 
-    def __init__(self, *, new_id: Callable[[], str] = new_request_id, always_initial: bool = False) -> None:
+    def __init__(self, *, new_id: Callable[[], str] = new_request_id) -> None:
         super().__init__()
         self._new_id = new_id
-        self._always_initial = always_initial
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
@@ -49,7 +47,7 @@ class RequestId(Layer):
         call.enter(call.Call(request_id, method.name, context.peer()))
         metadata = ((REQUEST_ID_KEY, request_id),)
         context.set_trailing_metadata(metadata)
-        if self._always_initial or (method.server_streaming and method.known):
+        if method.server_streaming and method.known:
             await context.send_initial_metadata(metadata)
         return await proceed(request, context)
 
