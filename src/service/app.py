@@ -178,7 +178,7 @@ def _ops(stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, 
         port=settings.port,
         registry=metrics.registry,
         jwks=keys.jwks,
-        alive=lambda: True,
+        alive=metrics.loop_runs,
         ready=board.ready,
     )
     stack.push_async_callback(asyncio.to_thread, server.close)

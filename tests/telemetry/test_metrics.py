@@ -167,3 +167,12 @@ def test_counting_a_call_costs_a_few_microseconds_at_most(metrics: Metrics) -> N
         return (time.thread_time() - start) / 5_000
 
     assert min(cost() for _ in range(5)) < 5e-6  # measured: 0.3 µs; the margin is for a busy machine
+
+
+def test_a_loop_that_is_no_longer_measured_is_taken_for_hanging(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics(version="1", commit="x")
+    metrics.loop_lag(0.001)
+    assert metrics.loop_runs()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 11)
+    assert not metrics.loop_runs()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HashQueue", "MethodMetrics", "Metrics", "PoolStats", "RpcMetrics", "measure_loop_lag"]
 
+_HANGS_AFTER = 10.0
+"""Seconds without a turn of the event loop."""
 _LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _HASH_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -25,6 +27,7 @@ class Metrics:
 
     def __init__(self, *, version: str, commit: str) -> None:
         self.registry = CollectorRegistry()
+        self._beat = time.monotonic()
         self.rpc = RpcMetrics()
         self.registry.register(self.rpc)
         self._logins = self._counter("gatelodge_logins", "Logins by outcome.", "outcome")
@@ -69,6 +72,11 @@ class Metrics:
     def loop_lag(self, seconds: float) -> None:
         """Count one measurement of `measure_loop_lag`."""
         self._loop_lag.observe(seconds)
+        self._beat = time.monotonic()
+
+    def loop_runs(self) -> bool:
+        """Tell whether the event loop has been measured lately; a loop that hangs is not. From any thread."""
+        return time.monotonic() - self._beat < _HANGS_AFTER
 
     def password_hash(self, seconds: float) -> None:
         """Count the time one hash took. From any thread."""
