@@ -249,6 +249,24 @@ class DeadlineExceeded(TimedOut):
         super().__init__("the deadline passed before the work was done")
 
 
+class EtagMismatch(Aborted):
+    """The resource was changed since the etag given was read."""
+
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self) -> None:
+        super().__init__("the etag is not current: read the resource again and decide")
+
+
+class UserNotDeleted(AlreadyExists):
+    """There is nothing to undelete (AIP-164)."""
+
+    reason = "USER_NOT_DELETED"
+
+    def __init__(self) -> None:
+        super().__init__("the user is not deleted")
+
+
 class MethodUnknown(Unimplemented):
     """The server has no such method."""
 

@@ -31,4 +31,5 @@ def to_proto(user: User) -> users_pb2.User:
         create_time=timestamp(user.create_time),
         update_time=timestamp(user.update_time),
         delete_time=timestamp(user.delete_time),
+        purge_time=timestamp(user.purge_time),
     )

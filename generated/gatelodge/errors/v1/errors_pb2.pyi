@@ -62,6 +62,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The server is shutting down. Try again: another replica will answer."""
     REASON_SERVICE_UNKNOWN: _Reason.ValueType  # 18
     """The health service knows no service of that name."""
+    REASON_ETAG_MISMATCH: _Reason.ValueType  # 19
+    """The etag given is not that of the resource any more: somebody changed it. Read it again and decide."""
+    REASON_USER_NOT_DELETED: _Reason.ValueType  # 20
+    """There is nothing to undelete: the user is not deleted."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is the `reason` of the `google.rpc.ErrorInfo` in every error; its `domain` is `gatelodge`.
@@ -108,4 +112,8 @@ REASON_SHUTTING_DOWN: Reason.ValueType  # 17
 """The server is shutting down. Try again: another replica will answer."""
 REASON_SERVICE_UNKNOWN: Reason.ValueType  # 18
 """The health service knows no service of that name."""
+REASON_ETAG_MISMATCH: Reason.ValueType  # 19
+"""The etag given is not that of the resource any more: somebody changed it. Read it again and decide."""
+REASON_USER_NOT_DELETED: Reason.ValueType  # 20
+"""There is nothing to undelete: the user is not deleted."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
