@@ -69,6 +69,10 @@ class Aborted(DomainError):
     """A concurrent change won; read again and retry."""
 
 
+class OutOfRange(DomainError):
+    """The request asks for what lies beyond the data that is kept."""
+
+
 class FailedPrecondition(DomainError):
     """The state of the system does not allow it. `subject` names what must change first."""
 
@@ -125,6 +129,35 @@ class MalformedRequest(InvalidArgument):
 
     def __init__(self) -> None:
         super().__init__("the request could not be decoded as a message of this method's type")
+
+
+class InvalidPageToken(InvalidArgument):
+    """A page token that is not ours, or is for another request."""
+
+    reason = "INVALID_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        violation = FieldViolation("page_token", "must come from the page before, with the other arguments unchanged")
+        super().__init__("the page token is not valid for this request: begin with the first page", (violation,))
+
+
+class CursorInvalid(InvalidArgument):
+    """A cursor that is not ours, or from another database."""
+
+    reason = "CURSOR_INVALID"
+
+    def __init__(self) -> None:
+        violation = FieldViolation("cursor", "must come from a message of this stream")
+        super().__init__("the cursor is not valid: start at latest or earliest", (violation,))
+
+
+class CursorPruned(OutOfRange):
+    """A cursor after which events are gone."""
+
+    reason = "CURSOR_PRUNED"
+
+    def __init__(self) -> None:
+        super().__init__("events after the cursor are no longer kept: read the state anew and start at latest")
 
 
 class CredentialsMissing(Unauthenticated):
@@ -209,6 +242,15 @@ class Overloaded(ResourceExhausted):
 
     def __init__(self, resource: str, retry_after: float = 1.0) -> None:
         super().__init__("the server is at its limit: try again later", retry_after, resource=resource)
+
+
+class ReaderTooSlow(ResourceExhausted):
+    """The reader of a stream did not keep up."""
+
+    reason = "READER_TOO_SLOW"
+
+    def __init__(self) -> None:
+        super().__init__("events came faster than they were read: resume from the last cursor")
 
 
 class MessageTooLarge(ResourceExhausted):

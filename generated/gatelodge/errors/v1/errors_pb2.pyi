@@ -62,9 +62,17 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The server is shutting down. Try again: another replica will answer."""
     REASON_SERVICE_UNKNOWN: _Reason.ValueType  # 18
     """The health service knows no service of that name."""
-    REASON_ETAG_MISMATCH: _Reason.ValueType  # 19
+    REASON_INVALID_PAGE_TOKEN: _Reason.ValueType  # 19
+    """The page token is not ours, is damaged, or belongs to a request with other arguments. Begin with the first page."""
+    REASON_CURSOR_INVALID: _Reason.ValueType  # 20
+    """The cursor is not ours, is damaged, or is from another database. Start at `latest` or `earliest`."""
+    REASON_CURSOR_PRUNED: _Reason.ValueType  # 21
+    """Events after the cursor are no longer kept, so some would be missed. Read the state anew, then start at `latest`."""
+    REASON_READER_TOO_SLOW: _Reason.ValueType  # 22
+    """The stream's events came faster than its reader took them. Resume from the last cursor, and read faster."""
+    REASON_ETAG_MISMATCH: _Reason.ValueType  # 23
     """The etag given is not that of the resource any more: somebody changed it. Read it again and decide."""
-    REASON_USER_NOT_DELETED: _Reason.ValueType  # 20
+    REASON_USER_NOT_DELETED: _Reason.ValueType  # 24
     """There is nothing to undelete: the user is not deleted."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
@@ -112,8 +120,16 @@ REASON_SHUTTING_DOWN: Reason.ValueType  # 17
 """The server is shutting down. Try again: another replica will answer."""
 REASON_SERVICE_UNKNOWN: Reason.ValueType  # 18
 """The health service knows no service of that name."""
-REASON_ETAG_MISMATCH: Reason.ValueType  # 19
+REASON_INVALID_PAGE_TOKEN: Reason.ValueType  # 19
+"""The page token is not ours, is damaged, or belongs to a request with other arguments. Begin with the first page."""
+REASON_CURSOR_INVALID: Reason.ValueType  # 20
+"""The cursor is not ours, is damaged, or is from another database. Start at `latest` or `earliest`."""
+REASON_CURSOR_PRUNED: Reason.ValueType  # 21
+"""Events after the cursor are no longer kept, so some would be missed. Read the state anew, then start at `latest`."""
+REASON_READER_TOO_SLOW: Reason.ValueType  # 22
+"""The stream's events came faster than its reader took them. Resume from the last cursor, and read faster."""
+REASON_ETAG_MISMATCH: Reason.ValueType  # 23
 """The etag given is not that of the resource any more: somebody changed it. Read it again and decide."""
-REASON_USER_NOT_DELETED: Reason.ValueType  # 20
+REASON_USER_NOT_DELETED: Reason.ValueType  # 24
 """There is nothing to undelete: the user is not deleted."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
