@@ -88,7 +88,10 @@ docs-check: $(SYNCED)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input
+.PHONY: bench-timing bench-bad-input bench-users
+bench-users: $(SYNCED) ## Show what user operations cost with a million users, compared with ten thousand
+	@$(BIN)/python bench/users.py
+
 bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
 	@$(BIN)/python bench/bad_input.py
 

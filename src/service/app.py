@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from service import development, options
 from service.auth.accounts import Accounts
+from service.auth.explanation import LoginExplainer
 from service.auth.keys import load_or_create
 from service.auth.login import Login
 from service.auth.passwords import PasswordPolicy
@@ -27,6 +29,7 @@ from service.clock import system_clock
 from service.db import Database
 from service.info.servicer import InfoServicer
 from service.operations import prepare_schema
+from service.paging import PageTokens, derived_key
 from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import HealthBoard
@@ -39,6 +42,8 @@ from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
 from service.telemetry.ops import OpsServer
 from service.users.directory import Directory
+from service.users.lifecycle import Lifecycle
+from service.users.listing import Listing
 from service.users.servicer import UserServicer
 
 if TYPE_CHECKING:
@@ -85,15 +90,25 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
         # What everything stands on, the rules, and their RPCs.
         database, hasher = await _foundation(stack, settings, metrics)
-        keys = await load_or_create(database, Seal(development.master_secret(settings)))
+        secret = development.master_secret(settings)
+        keys = await load_or_create(database, Seal(secret))
         terms = options.terms(settings.auth)
         policy = PasswordPolicy(settings.auth.password_min_length)
         directory = Directory(database=database, new_id=uuid7)
+        lifecycle = Lifecycle(database=database, clock=clock, retention=timedelta(days=settings.users.retention_days))
+        listing = Listing(database=database, tokens=PageTokens(derived_key(secret, "page-tokens")))
         accounts = _accounts(settings, database, hasher, metrics)
         issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
         login = Login(database=database, hasher=hasher, issuer=issuer, new_id=uuid7, count=metrics.login)
         services = _services(
-            users=UserServicer(directory=directory, accounts=accounts, policy=policy),
+            users=UserServicer(
+                directory=directory,
+                listing=listing,
+                lifecycle=lifecycle,
+                accounts=accounts,
+                explainer=LoginExplainer(database=database, directory=directory),
+                policy=policy,
+            ),
             auth=AuthServicer(accounts=accounts, login=login, profile=Profile(directory=directory), policy=policy),
             tokens=TokenServicer(keys=keys),
             info=InfoServicer(build=build, start_time=clock()),

@@ -51,7 +51,7 @@ class Query:
         planned_anew: bool = False,
     ) -> None:
         self.name = name
-        self._prepare = False if planned_anew else None
+        self._options: dict[str, bool] = {"prepare": False} if planned_anew else {}
         self.sql: LiteralString = sql
         self.params = dict(params or {})
         self.raises = dict(raises or {})
@@ -70,7 +70,7 @@ class Query:
         self, cursor: psycopg.AsyncCursor[AnyRow], values: dict[str, Any]
     ) -> psycopg.AsyncCursor[AnyRow]:
         try:
-            return await cursor.execute(self.sql, self._bind(values), prepare=self._prepare)
+            return await cursor.execute(self.sql, self._bind(values), **self._options)
         except psycopg.Error as error:
             meaning = translate(error, self.raises)
             if meaning is None:

@@ -168,6 +168,14 @@ class Auth(Section):
     argon2: Argon2 = Argon2()
 
 
+class Users(Section):
+    """Accounts."""
+
+    retention_days: float = Field(
+        default=30, gt=0, le=3650, description="How long a deleted user can be undeleted before the purge."
+    )
+
+
 class Log(Section):
     """What is logged, and how."""
 
@@ -209,6 +217,7 @@ class Settings(Section):
     ops: Ops = Ops()
     database: Database = Database()
     auth: Auth = Auth()
+    users: Users = Users()
     log: Log = Log()
     tracing: Tracing = Tracing()
     metrics: Metrics = Metrics()

@@ -37,9 +37,7 @@ class Changes:
         """Return the user with the changes. A new address, other than in spelling, is not verified."""
         if self.email is not None:
             verified = user.email_verified and self.email.canonical == user.email_canonical
-            user = replace(
-                user, email=self.email.typed, email_canonical=self.email.canonical, email_verified=verified
-            )
+            user = replace(user, email=self.email.typed, email_canonical=self.email.canonical, email_verified=verified)
         return user if self.display_name is None else replace(user, display_name=self.display_name.text)
 
 
@@ -75,12 +73,23 @@ class Lifecycle:
             user_id, etag, lambda user: replace(_present(user), state=UserState.ACTIVE, disable_reason="")
         )
 
-    async def delete(self, user_id: UserId, *, etag: str) -> User:
-        """Delete a user softly (AIP-164). Raises `EtagMismatch`; `UserNotFound` also when deleted already."""
+    async def delete(self, user_id: UserId, *, etag: str, allow_missing: bool = False) -> User | None:
+        """Delete a user softly (AIP-164). None: there was none to delete, and that is allowed (AIP-135).
+
+        Raises:
+            EtagMismatch: as its name says.
+            UserNotFound: there is none, or it is deleted already.
+
+        """
         now = self._clock()
-        return await self._change(
-            user_id, etag, lambda user: replace(_present(user), delete_time=now, purge_time=now + self._retention)
-        )
+        try:
+            return await self._change(
+                user_id, etag, lambda user: replace(_present(user), delete_time=now, purge_time=now + self._retention)
+            )
+        except UserNotFound:
+            if allow_missing:
+                return None
+            raise
 
     async def undelete(self, user_id: UserId, *, etag: str) -> User:
         """Take a deletion back. Raises `UserNotDeleted`, `EtagMismatch`, `UserNotFound`."""

@@ -1,4 +1,4 @@
-"""Lists of users: filters, orders and pages. A page is found by its first key, so every page costs the same (AIP-158)."""
+"""Lists of users: filters, orders, pages. A page is found by its first key, so every page costs the same (AIP-158)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from service.paging import page_size
 from service.users.directory import from_row
 from service.users.statements import (
     LIST_BY_EMAIL,
@@ -18,7 +19,7 @@ from service.users.statements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from service.db import Database, Statement
     from service.paging import PageTokens
@@ -100,7 +101,7 @@ class Listing:
             InvalidPageToken: the token is not ours, or of another filter or order.
 
         """
-        limit = min(size or DEFAULT_PAGE, LARGEST_PAGE)
+        limit = page_size(size, default=DEFAULT_PAGE, most=LARGEST_PAGE)
         bound_to = repr((matching, order)).encode()
         after = _opened(order, self._tokens.open(token, bound_to)) if token else _BEFORE_ALL[order]
         values = matching.values() | after | {"limit": limit + 1}
@@ -116,10 +117,10 @@ def _position(order: Order, row: UserRow) -> list[str]:
     return [row.create_time.isoformat(), str(row.id)]
 
 
-def _opened(order: Order, position: list[str]) -> dict[str, Any]:
+def _opened(order: Order, position: Sequence[str | int]) -> dict[str, Any]:
     if order in {Order.EMAIL, Order.EMAIL_BACKWARDS}:
         return {"after_email": position[0]}
-    return {"after_time": datetime.fromisoformat(position[0]), "after_id": UUID(position[1])}
+    return {"after_time": datetime.fromisoformat(str(position[0])), "after_id": UUID(str(position[1]))}
 
 
 def _literal(text: str) -> str:
