@@ -1,7 +1,7 @@
 """What a user operation costs with a million users, compared with ten thousand, in one run over the real API.
 
-Usage: ``make bench-users``. Fills two databases, times each operation on both in turn, prints the ratios of the medians,
-the plan of every list filter at a million, and the memory that streaming all of them takes.
+Usage: ``make bench-users``. Fills two databases, times each operation on both in turn, prints the ratios of the
+medians, the plan of every list filter at a million, and the memory that streaming all of them takes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack, aclosing
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 import psycopg
 from gatelodge.users.v1 import users_pb2
@@ -27,12 +29,13 @@ from tests.app.client import Client
 from tests.app.conftest import as_url
 
 from service.app import running
-from service.db import Database, clone, migrations
+from service.db import Database, Statement, clone, migrations
 from service.db.embedded import EmbeddedPostgres
 from service.settings import load
 from service.telemetry import logging
 from service.users import statements
 from service.users.listing import Filter
+from service.users.model import UserState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,10 +69,12 @@ class World:
         self.users = client.users
 
     async def page(self, **request: Any) -> None:
+        """List one page, which must be a full one."""
         answer = await self.users.ListUsers(List(page_size=50, **request), metadata=self.metadata)
         assert len(answer.users) == 50
 
     async def update(self, number: int) -> None:
+        """Change a name."""
         request = users_pb2.UpdateUserRequest(
             user_id=self.someone.id,
             user=users_pb2.User(display_name=f"name {number}"),
@@ -156,29 +161,19 @@ async def compared(sides: dict[str, dict[str, Callable[[int], Awaitable[object]]
 
 async def print_plans(url: str) -> None:
     """Print the plan of each filter at this size; the statement is the service's own."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    from service.users.model import UserState  # noqa: PLC0415
-
-    begin = {
-        "after_time": datetime(1, 1, 1, tzinfo=UTC),
-        "after_id": "00000000-0000-0000-0000-000000000000",
-        "limit": 51,
-    }
+    begin = {"after_time": datetime(1, 1, 1, tzinfo=UTC), "after_id": UUID(int=0), "limit": 51}
+    first, next_day = datetime(2021, 1, 1, tzinfo=UTC), datetime(2021, 1, 2, tzinfo=UTC)
     cases = {
         "no filter": Filter(),
         "state": Filter(state=UserState.DISABLED),
         "email prefix": Filter(email_prefix="user0000123"),
         "role": Filter(role="auditor"),
-        "created range": Filter(
-            created_from=datetime(2021, 1, 1, tzinfo=UTC), created_until=datetime(2021, 1, 2, tzinfo=UTC)
-        ),
+        "created range": Filter(created_from=first, created_until=next_day),
         "free text": Filter(text="needle"),
     }
     print("\nplans at 1M")
-    async with await psycopg.AsyncConnection.connect(
-        url, autocommit=True, cursor_factory=psycopg.AsyncClientCursor
-    ) as conn:
+    connect = psycopg.AsyncConnection.connect
+    async with await connect(url, autocommit=True, cursor_factory=psycopg.AsyncClientCursor) as conn:
         for name, matching in cases.items():
             cursor = await conn.execute("EXPLAIN " + statements.LIST_OLDEST_FIRST.sql, matching.values() | begin)
             lines = [row[0].strip() for row in await cursor.fetchall()]
@@ -188,12 +183,12 @@ async def print_plans(url: str) -> None:
 
 async def streamed(url: str) -> float:
     """Stream every user through a server-side cursor; return by how many MiB the process grew meanwhile."""
-    everyone = statements.Statement(
+    everyone = Statement(
         "bench.everyone", "SELECT id, email, display_name FROM users ORDER BY create_time, id", row=Everyone
     )
     async with Database(url) as database:
         counts, highest, before = 0, 0.0, 0.0
-        async with aclosing(database.stream(lambda conn: everyone.stream(conn))) as rows:
+        async with aclosing(database.stream(everyone.stream)) as rows:
             async for _ in rows:
                 counts += 1
                 if counts == 20_000:
@@ -204,8 +199,10 @@ async def streamed(url: str) -> float:
     return round(highest - before, 1)
 
 
-class Everyone(statements.NamedTuple):
-    id: statements.UUID
+class Everyone(NamedTuple):
+    """What is streamed of a user."""
+
+    id: UUID
     email: str
     display_name: str
 
