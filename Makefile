@@ -88,7 +88,10 @@ docs-check: $(SYNCED)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input
+.PHONY: bench-timing bench-bad-input soak-events
+soak-events: $(SYNCED) ## Show that watchers killed at random see every event, in the order of commits
+	@$(BIN)/python bench/soak_events.py
+
 bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
 	@$(BIN)/python bench/bad_input.py
 
