@@ -88,9 +88,12 @@ docs-check: $(SYNCED)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input bench-users
+.PHONY: bench-timing bench-bad-input bench-users soak-events
 bench-users: $(SYNCED) ## Show what user operations cost with a million users, compared with ten thousand
 	@$(BIN)/python bench/users.py
+
+soak-events: $(SYNCED) ## Show that watchers killed at random see every event, in the order of commits
+	@$(BIN)/python bench/soak_events.py
 
 bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
 	@$(BIN)/python bench/bad_input.py

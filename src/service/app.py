@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gatelodge.auth.v1 import auth_pb2_grpc, tokens_pb2_grpc
+from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
 from uuid_utils.compat import uuid7
@@ -27,6 +28,10 @@ from service.auth.tokens import TokenIssuer, TokenVerifier
 from service.build import this_build
 from service.clock import system_clock
 from service.db import Database
+from service.events.feed import CHANNEL, Feed
+from service.events.journal import Journal
+from service.events.record import Record
+from service.events.servicer import EventServicer
 from service.info.servicer import InfoServicer
 from service.operations import prepare_schema
 from service.paging import PageTokens, derived_key
@@ -90,16 +95,23 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
         # What everything stands on, the rules, and their RPCs.
         database, hasher = await _foundation(stack, settings, metrics)
-        secret = development.master_secret(settings)
-        keys = await load_or_create(database, Seal(secret))
+        master_secret = development.master_secret(settings)
+        keys = await load_or_create(database, Seal(master_secret))
         terms = options.terms(settings.auth)
         policy = PasswordPolicy(settings.auth.password_min_length)
         directory = Directory(database=database, new_id=uuid7)
-        lifecycle = Lifecycle(database=database, clock=clock, retention=timedelta(days=settings.users.retention_days))
-        listing = Listing(database=database, tokens=PageTokens(derived_key(secret, "page-tokens")))
+        lifecycle = Lifecycle(
+            database=database,
+            journal=Journal(new_id=uuid7),
+            clock=clock,
+            retention=timedelta(days=settings.users.retention_days),
+        )
+        listing = Listing(database=database, tokens=PageTokens(derived_key(master_secret, "page-tokens")))
         accounts = _accounts(settings, database, hasher, metrics)
         issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
         login = Login(database=database, hasher=hasher, issuer=issuer, new_id=uuid7, count=metrics.login)
+        record = Record(database=database)
+        feed = Feed(record=record)
         services = _services(
             users=UserServicer(
                 directory=directory,
@@ -111,6 +123,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             ),
             auth=AuthServicer(accounts=accounts, login=login, profile=Profile(directory=directory), policy=policy),
             tokens=TokenServicer(keys=keys),
+            events=EventServicer(record=record, feed=feed, master_secret=master_secret),
             info=InfoServicer(build=build, start_time=clock()),
         )
 
@@ -133,6 +146,8 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         # What runs beside the calls.
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
         tasks.spawn("readiness", Readiness(probe=database.ping, tell=board.set_ready).run)
+        tasks.spawn("events", feed.run)
+        tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
@@ -170,19 +185,21 @@ def _accounts(settings: Settings, database: Database, hasher: Hasher, metrics: M
         database=database,
         directory=Directory(database=database, new_id=uuid7),
         hasher=hasher,
+        journal=Journal(new_id=uuid7),
         registration_open=settings.auth.registration == "open",
         count=metrics.registration,
     )
 
 
 def _services(
-    *, users: UserServicer, auth: AuthServicer, tokens: TokenServicer, info: InfoServicer
+    *, users: UserServicer, auth: AuthServicer, tokens: TokenServicer, events: EventServicer, info: InfoServicer
 ) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
     """Return by its full name what adds each service to a server."""
     return {
         "gatelodge.users.v1.UserService": partial(users_pb2_grpc.add_UserServiceServicer_to_server, users),
         "gatelodge.auth.v1.AuthService": partial(auth_pb2_grpc.add_AuthServiceServicer_to_server, auth),
         "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),
+        "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
 

@@ -5,8 +5,9 @@ their rules receive a `Connection` they only pass on. Depends on ``call`` (deadl
 """
 
 from service.db.lending import PoolOptions
+from service.db.listening import Listener
 from service.db.pool import Database, PoolStats
 from service.db.statement import Command, Connection, Statement
 from service.db.transactions import Isolation
 
-__all__ = ["Command", "Connection", "Database", "Isolation", "PoolOptions", "PoolStats", "Statement"]
+__all__ = ["Command", "Connection", "Database", "Isolation", "Listener", "PoolOptions", "PoolStats", "Statement"]

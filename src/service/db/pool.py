@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from service.db import transactions
 from service.db.faults import is_race
 from service.db.lending import Lender, PoolOptions
+from service.db.listening import Listener
 from service.errors import Conflict, DependencyUnavailable, Overloaded
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class Database:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        self._lender = Lender(conninfo, options or PoolOptions())
+        self._conninfo = conninfo
+        self._options = options or PoolOptions()
+        self._lender = Lender(conninfo, self._options)
         self._sleep = sleep
         self._random = random
 
@@ -150,6 +153,10 @@ class Database:
                 raise
         else:
             await self._lender.give_back(conn)
+
+    def listener(self, channel: str) -> Listener:
+        """Return what hears the notifications sent to `channel`."""
+        return Listener(self._conninfo, self._options, channel)
 
     def stats(self) -> PoolStats:
         """Return the pool's gauges and counters."""

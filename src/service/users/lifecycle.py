@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from service.errors import EtagMismatch, PermissionMissing, UserNotDeleted, UserNotFound
+from service.events.model import UserDeleted, UserDisabled, UserEnabled, UserErased, UserUndeleted, UserUpdated
 from service.users.directory import from_row
 from service.users.model import User, UserState
 from service.users.statements import ERASE, LOCK, PURGE, SAVE
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from service.access import Principal
     from service.clock import Clock
     from service.db import Connection, Database
+    from service.events.journal import Journal
+    from service.events.model import Event
     from service.users.model import DisplayName, Email, UserId
 
 UPDATE = "users.update"
@@ -44,8 +47,9 @@ class Changes:
 class Lifecycle:
     """Changes users. `retention` is how long a deleted one can be undeleted."""
 
-    def __init__(self, *, database: Database, clock: Clock, retention: timedelta) -> None:
+    def __init__(self, *, database: Database, journal: Journal, clock: Clock, retention: timedelta) -> None:
         self._database = database
+        self._journal = journal
         self._clock = clock
         self._retention = retention
 
@@ -59,18 +63,24 @@ class Lifecycle:
         """
         if changes.email is not None and not by.may(UPDATE):
             raise PermissionMissing(UPDATE)
-        return await self._change(user_id, etag, lambda user: changes.apply(_present(user)))
+        return await self._change(user_id, etag, lambda user: changes.apply(_present(user)), _updated)
 
     async def disable(self, user_id: UserId, *, reason: str, etag: str) -> User:
         """Stop a user from logging in. Raises `EtagMismatch`, `UserNotFound`."""
         return await self._change(
-            user_id, etag, lambda user: replace(_present(user), state=UserState.DISABLED, disable_reason=reason)
+            user_id,
+            etag,
+            lambda user: replace(_present(user), state=UserState.DISABLED, disable_reason=reason),
+            lambda _, after: UserDisabled(after.id.value, after.disable_reason),
         )
 
     async def enable(self, user_id: UserId, *, etag: str) -> User:
         """Let a user log in again. Raises `EtagMismatch`, `UserNotFound`."""
         return await self._change(
-            user_id, etag, lambda user: replace(_present(user), state=UserState.ACTIVE, disable_reason="")
+            user_id,
+            etag,
+            lambda user: replace(_present(user), state=UserState.ACTIVE, disable_reason=""),
+            lambda _, after: UserEnabled(after.id.value),
         )
 
     async def delete(self, user_id: UserId, *, etag: str, allow_missing: bool = False) -> User | None:
@@ -84,7 +94,10 @@ class Lifecycle:
         now = self._clock()
         try:
             return await self._change(
-                user_id, etag, lambda user: replace(_present(user), delete_time=now, purge_time=now + self._retention)
+                user_id,
+                etag,
+                lambda user: replace(_present(user), delete_time=now, purge_time=now + self._retention),
+                lambda _, after: UserDeleted(after.id.value),
             )
         except UserNotFound:
             if allow_missing:
@@ -93,7 +106,7 @@ class Lifecycle:
 
     async def undelete(self, user_id: UserId, *, etag: str) -> User:
         """Take a deletion back. Raises `UserNotDeleted`, `EtagMismatch`, `UserNotFound`."""
-        return await self._change(user_id, etag, _undeleted)
+        return await self._change(user_id, etag, _undeleted, lambda _, after: UserUndeleted(after.id.value))
 
     async def erase(self, user_id: UserId, *, etag: str) -> None:
         """Remove a user for good, deleted or not. Raises `EtagMismatch`, `UserNotFound`."""
@@ -101,19 +114,34 @@ class Lifecycle:
         async def work(conn: Connection) -> None:
             await self._hold(conn, user_id, etag)
             await ERASE.execute(conn, user_id=user_id.value)
+            await self._journal.record(conn, UserErased(user_id.value))
 
         await self._database.transact(work)
 
     async def purge(self) -> int:
         """Remove for good whom nobody undeleted in time; return how many, at most some hundreds at once."""
         now = self._clock()
-        return await self._database.transact(lambda conn: PURGE.execute(conn, now=now, limit=_PURGED_AT_ONCE))
 
-    async def _change(self, user_id: UserId, etag: str, alter: Callable[[User], User]) -> User:
+        async def work(conn: Connection) -> int:
+            purged = await PURGE.all(conn, now=now, limit=_PURGED_AT_ONCE)
+            for row in purged:
+                await self._journal.record(conn, UserErased(row.id))
+            return len(purged)
+
+        return await self._database.transact(work)
+
+    async def _change(
+        self, user_id: UserId, etag: str, alter: Callable[[User], User], told: Callable[[User, User], Event]
+    ) -> User:
+        """Change a user and write down what happened, in one transaction; a change of nothing is none."""
+
         async def work(conn: Connection) -> User:
             before = await self._hold(conn, user_id, etag)
             after = alter(before)
-            return before if after == before else await self._save(conn, after)
+            if after == before:
+                return before
+            await self._journal.record(conn, told(before, after))
+            return await self._save(conn, after)
 
         return await self._database.transact(work)
 
@@ -139,6 +167,12 @@ class Lifecycle:
             update_time=self._clock(),
         )
         return from_row(row)
+
+
+def _updated(before: User, after: User) -> Event:
+    """Tell which fields changed, never from what to what: the record outlives the user."""
+    changed = {"email": before.email != after.email, "display_name": before.display_name != after.display_name}
+    return UserUpdated(after.id.value, tuple(name for name, differs in changed.items() if differs))
 
 
 def _present(user: User) -> User:

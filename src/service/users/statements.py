@@ -28,6 +28,12 @@ class UserRow(NamedTuple):
     purge_time: datetime | None
 
 
+class PurgedRow(NamedTuple):
+    """A user who is gone."""
+
+    id: UUID
+
+
 _COLUMNS: Final[LiteralString] = """
     id, email, email_canonical, display_name, state, disable_reason, roles, email_verified, version,
     create_time, update_time, delete_time, purge_time
@@ -114,13 +120,15 @@ SAVE = Statement(
 
 ERASE = Command("users.erase", "DELETE FROM users WHERE id = %(user_id)s", params={"user_id": UUID})
 
-PURGE = Command(
+PURGE = Statement(
     "users.purge",
     """
     DELETE FROM users WHERE id IN (
         SELECT id FROM users WHERE purge_time <= %(now)s ORDER BY purge_time LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     )
+    RETURNING id
     """,
+    row=PurgedRow,
     params={"now": datetime, "limit": int},
 )
 
