@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _POLL = 0.01
 _PATIENCE = 30.0
 _SOCKET = ".s.PGSQL.5432"
+_SSL_REQUEST = bytes.fromhex("0000000804d2162f")
+"""The first message of PostgreSQL's protocol that is answered with a single byte, to anyone."""
+_ANSWER_SECONDS = 1.0
 _PID_FILE_LIMIT = 4096
 _NO_PID = "2147483646"  # beyond every system's pid_max
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin", "TZ": "UTC"}  # nothing of ours: it can hold secrets
@@ -158,9 +161,12 @@ class Postmaster:
         return False
 
     def _answers(self) -> bool:
-        """Tell whether somebody listens: a killed server is still listed, and its file still there, for a moment."""
+        """Tell whether the server answers: one that was killed is listed, and even listens, for a moment longer."""
         with socket.socket(socket.AF_UNIX) as knock:
-            return knock.connect_ex(str(self.home.sockets / _SOCKET)) == 0
+            knock.settimeout(_ANSWER_SECONDS)
+            knock.connect(str(self.home.sockets / _SOCKET))
+            knock.sendall(_SSL_REQUEST)
+            return knock.recv(1) in {b"N", b"S"}
 
     def _fault(self) -> str | None:
         if self._child is not None and self._child.poll() is not None:
