@@ -19,19 +19,19 @@ from service.auth.keys import load_or_create
 from service.auth.login import Login
 from service.auth.passwords import PasswordPolicy
 from service.auth.profile import Profile
-from service.auth.sealing import Seal
+from service.auth.sealing import Seal, derive
 from service.auth.servicer import AuthServicer, TokenServicer
 from service.auth.tokens import TokenIssuer, TokenVerifier
 from service.build import this_build
 from service.clock import system_clock
-from service.db import Database
+from service.db import Answers, Database
 from service.info.servicer import InfoServicer
 from service.operations import prepare_schema
 from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
-from service.rpc.interceptors import chain
+from service.rpc.interceptors import Idempotency, chain
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
 from service.supervisor import Supervisor
@@ -85,7 +85,9 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
         # What everything stands on, the rules, and their RPCs.
         database, hasher = await _foundation(stack, settings, metrics)
-        keys = await load_or_create(database, Seal(development.master_secret(settings)))
+        master_secret = development.master_secret(settings)
+        keys = await load_or_create(database, Seal(master_secret))
+        answers = Answers(database)
         terms = options.terms(settings.auth)
         policy = PasswordPolicy(settings.auth.password_min_length)
         directory = Directory(database=database, new_id=uuid7)
@@ -110,6 +112,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             inflight=inflight,
             default_deadline=settings.server.default_deadline_seconds,
             authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
+            idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
         )
         server = build_server(interceptors, options.transport(settings.server))
         register(server, services, board, reflect=settings.server.reflection)

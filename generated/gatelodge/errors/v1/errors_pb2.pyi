@@ -62,6 +62,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The server is shutting down. Try again: another replica will answer."""
     REASON_SERVICE_UNKNOWN: _Reason.ValueType  # 18
     """The health service knows no service of that name."""
+    REASON_REQUEST_ID_REUSED: _Reason.ValueType  # 19
+    """The caller made another request (other method or other fields) with this `request_id` in the last 24 hours. Nothing
+    was done. Make a new id for a new request; repeat an old one as it was.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is the `reason` of the `google.rpc.ErrorInfo` in every error; its `domain` is `gatelodge`.
@@ -108,4 +112,8 @@ REASON_SHUTTING_DOWN: Reason.ValueType  # 17
 """The server is shutting down. Try again: another replica will answer."""
 REASON_SERVICE_UNKNOWN: Reason.ValueType  # 18
 """The health service knows no service of that name."""
+REASON_REQUEST_ID_REUSED: Reason.ValueType  # 19
+"""The caller made another request (other method or other fields) with this `request_id` in the last 24 hours. Nothing
+was done. Make a new id for a new request; repeat an old one as it was.
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egatelodge/users/v1/users.proto\x12\x12gatelodge.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gatelodge/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.gatelodge.users.v1.User.State\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x16\n\x0e\x65mail_verified\x18\x06 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DISABLED\x10\x02\"\x97\x01\n\x11\x43reateUserRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\"\n\x08password\x18\x03 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x42\x0b\n\t_password\"<\n\x12\x43reateUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatelodge.users.v1.User\"+\n\x0eGetUserRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"9\n\x0fGetUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatelodge.users.v1.User\"<\n\x14\x42\x61tchGetUsersRequest\x12$\n\x08user_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"@\n\x15\x42\x61tchGetUsersResponse\x12\'\n\x05users\x18\x01 \x03(\x0b\x32\x18.gatelodge.users.v1.User\"/\n\x11LookupUserRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01\"<\n\x12LookupUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatelodge.users.v1.User2\xb9\x04\n\x0bUserService\x12\x83\x01\n\nCreateUser\x12%.gatelodge.users.v1.CreateUserRequest\x1a&.gatelodge.users.v1.CreateUserResponse\"&\xaa\xa0\x19\x0e\x1a\x0cusers.create\x82\xd3\xe4\x93\x02\x0e\"\t/v1/users:\x01*\x12\x82\x01\n\x07GetUser\x12\".gatelodge.users.v1.GetUserRequest\x1a#.gatelodge.users.v1.GetUserResponse\".\x90\x02\x01\xaa\xa0\x19\x0c\"\nusers.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/users/{user_id}\x12\x93\x01\n\rBatchGetUsers\x12(.gatelodge.users.v1.BatchGetUsersRequest\x1a).gatelodge.users.v1.BatchGetUsersResponse\"-\x90\x02\x01\xaa\xa0\x19\x0c\x1a\nusers.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/users:batchGet\x12\x88\x01\n\nLookupUser\x12%.gatelodge.users.v1.LookupUserRequest\x1a&.gatelodge.users.v1.LookupUserResponse\"+\x90\x02\x01\xaa\xa0\x19\x0c\x1a\nusers.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/users:lookupb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egatelodge/users/v1/users.proto\x12\x12gatelodge.users.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gatelodge/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.gatelodge.users.v1.User.State\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x16\n\x0e\x65mail_verified\x18\x06 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DISABLED\x10\x02\"\xb8\x01\n\x11\x43reateUserRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\"\n\x08password\x18\x03 \x01(\tB\x0b\x80\x01\x01\xbaH\x05r\x03\x18\x80\x02H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x1f\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x42\x0b\n\t_password\"<\n\x12\x43reateUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatelodge.users.v1.User\"+\n\x0eGetUserRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"9\n\x0fGetUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatelodge.users.v1.User\"<\n\x14\x42\x61tchGetUsersRequest\x12$\n\x08user_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"@\n\x15\x42\x61tchGetUsersResponse\x12\'\n\x05users\x18\x01 \x03(\x0b\x32\x18.gatelodge.users.v1.User\"/\n\x11LookupUserRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01\"<\n\x12LookupUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatelodge.users.v1.User2\xb9\x04\n\x0bUserService\x12\x83\x01\n\nCreateUser\x12%.gatelodge.users.v1.CreateUserRequest\x1a&.gatelodge.users.v1.CreateUserResponse\"&\xaa\xa0\x19\x0e\x1a\x0cusers.create\x82\xd3\xe4\x93\x02\x0e\"\t/v1/users:\x01*\x12\x82\x01\n\x07GetUser\x12\".gatelodge.users.v1.GetUserRequest\x1a#.gatelodge.users.v1.GetUserResponse\".\x90\x02\x01\xaa\xa0\x19\x0c\"\nusers.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/users/{user_id}\x12\x93\x01\n\rBatchGetUsers\x12(.gatelodge.users.v1.BatchGetUsersRequest\x1a).gatelodge.users.v1.BatchGetUsersResponse\"-\x90\x02\x01\xaa\xa0\x19\x0c\x1a\nusers.read\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/users:batchGet\x12\x88\x01\n\nLookupUser\x12%.gatelodge.users.v1.LookupUserRequest\x1a&.gatelodge.users.v1.LookupUserResponse\"+\x90\x02\x01\xaa\xa0\x19\x0c\x1a\nusers.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/users:lookupb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEUSERREQUEST'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_CREATEUSERREQUEST'].fields_by_name['password']._loaded_options = None
   _globals['_CREATEUSERREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001\272H\005r\003\030\200\002'
+  _globals['_CREATEUSERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEUSERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_GETUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_BATCHGETUSERSREQUEST'].fields_by_name['user_ids']._loaded_options = None
@@ -60,21 +62,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER_STATE']._serialized_start=485
   _globals['_USER_STATE']._serialized_end=553
   _globals['_CREATEUSERREQUEST']._serialized_start=556
-  _globals['_CREATEUSERREQUEST']._serialized_end=707
-  _globals['_CREATEUSERRESPONSE']._serialized_start=709
-  _globals['_CREATEUSERRESPONSE']._serialized_end=769
-  _globals['_GETUSERREQUEST']._serialized_start=771
-  _globals['_GETUSERREQUEST']._serialized_end=814
-  _globals['_GETUSERRESPONSE']._serialized_start=816
-  _globals['_GETUSERRESPONSE']._serialized_end=873
-  _globals['_BATCHGETUSERSREQUEST']._serialized_start=875
-  _globals['_BATCHGETUSERSREQUEST']._serialized_end=935
-  _globals['_BATCHGETUSERSRESPONSE']._serialized_start=937
-  _globals['_BATCHGETUSERSRESPONSE']._serialized_end=1001
-  _globals['_LOOKUPUSERREQUEST']._serialized_start=1003
-  _globals['_LOOKUPUSERREQUEST']._serialized_end=1050
-  _globals['_LOOKUPUSERRESPONSE']._serialized_start=1052
-  _globals['_LOOKUPUSERRESPONSE']._serialized_end=1112
-  _globals['_USERSERVICE']._serialized_start=1115
-  _globals['_USERSERVICE']._serialized_end=1684
+  _globals['_CREATEUSERREQUEST']._serialized_end=740
+  _globals['_CREATEUSERRESPONSE']._serialized_start=742
+  _globals['_CREATEUSERRESPONSE']._serialized_end=802
+  _globals['_GETUSERREQUEST']._serialized_start=804
+  _globals['_GETUSERREQUEST']._serialized_end=847
+  _globals['_GETUSERRESPONSE']._serialized_start=849
+  _globals['_GETUSERRESPONSE']._serialized_end=906
+  _globals['_BATCHGETUSERSREQUEST']._serialized_start=908
+  _globals['_BATCHGETUSERSREQUEST']._serialized_end=968
+  _globals['_BATCHGETUSERSRESPONSE']._serialized_start=970
+  _globals['_BATCHGETUSERSRESPONSE']._serialized_end=1034
+  _globals['_LOOKUPUSERREQUEST']._serialized_start=1036
+  _globals['_LOOKUPUSERREQUEST']._serialized_end=1083
+  _globals['_LOOKUPUSERRESPONSE']._serialized_start=1085
+  _globals['_LOOKUPUSERRESPONSE']._serialized_end=1145
+  _globals['_USERSERVICE']._serialized_start=1148
+  _globals['_USERSERVICE']._serialized_end=1717
 # @@protoc_insertion_point(module_scope)

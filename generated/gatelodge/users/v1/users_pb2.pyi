@@ -112,6 +112,7 @@ class CreateUserRequest(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     email: _builtins.str
     """At most 254 characters (RFC 5321)."""
     display_name: _builtins.str
@@ -120,6 +121,10 @@ class CreateUserRequest(_message.Message):
     """Absent: the user has no password. At most 256 characters; the least is `auth.password_min_length`."""
     validate_only: _builtins.bool
     """Check everything, change nothing (AIP-163). The user in the answer does not exist, nor does its id."""
+    request_id: _builtins.str
+    """A UUID of the caller's making (AIP-155). A repeat of the request with the same id, within 24 hours, changes nothing
+    and gets the first answer. Errors: REQUEST_ID_REUSED when the id came with another request.
+    """
     def __init__(
         self,
         *,
@@ -127,10 +132,11 @@ class CreateUserRequest(_message.Message):
         display_name: _builtins.str = ...,
         password: _builtins.str | None = ...,
         validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "password", b"password"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "display_name", b"display_name", "email", b"email", "password", b"password", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "display_name", b"display_name", "email", b"email", "password", b"password", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
     _WhichOneofArgType__password: _TypeAlias = _typing.Literal["_password", b"_password"]  # noqa: Y015
