@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from service.build import this_build
 from service.clock import system_clock
 from service.db import Answers, Database
 from service.info.servicer import InfoServicer
+from service.jobs import Job, Jobs
 from service.operations import prepare_schema
 from service.rpc.address import address
 from service.rpc.drain import drain
@@ -122,6 +124,9 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
         tasks.spawn("readiness", Readiness(probe=database.ping, tell=board.set_ready).run)
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
+        runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
+        for job in _jobs(answers):
+            tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
         ops_address = _ops(stack, settings.ops, metrics, keys, board) if settings.ops.enabled else None
@@ -173,6 +178,11 @@ def _services(
         "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
+
+
+def _jobs(answers: Answers) -> tuple[Job, ...]:
+    """Return what is done now and then, once in the whole cluster."""
+    return (Job("idempotency.prune", timedelta(minutes=10), answers.prune),)
 
 
 def _ops(stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, board: HealthBoard) -> str:

@@ -31,7 +31,7 @@ CLAIM_KEY = Statement(
     VALUES (%(caller)s, %(request_id)s, %(method)s, %(fingerprint)s)
     ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE
     SET method = excluded.method, fingerprint = excluded.fingerprint, response = '', create_time = now()
-    WHERE kept.create_time <= now() - %(lifetime)s
+    WHERE kept.create_time <= now() - %(lifetime)s::interval
     RETURNING true AS claimed
     """,
     row=ClaimRow,
@@ -44,7 +44,7 @@ FIND_ANSWER = Statement(
     """
     SELECT fingerprint, response
     FROM idempotency_keys
-    WHERE caller = %(caller)s AND request_id = %(request_id)s AND create_time > now() - %(lifetime)s
+    WHERE caller = %(caller)s AND request_id = %(request_id)s AND create_time > now() - %(lifetime)s::interval
     """,
     row=AnswerRow,
     params={"caller": str, "request_id": UUID, "lifetime": timedelta},
@@ -66,7 +66,7 @@ PRUNE_ANSWERS = Command(
     DELETE FROM idempotency_keys
     WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM idempotency_keys
-        WHERE create_time <= now() - %(lifetime)s
+        WHERE create_time <= now() - %(lifetime)s::interval
         ORDER BY create_time
         LIMIT %(batch)s
         FOR UPDATE SKIP LOCKED
