@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import pytest_asyncio
+from gatelodge.users.v1 import users_pb2
 
 from service import call
+from service.access import Principal
 from service.call import Answered, Mutation, RequestKey
 from service.db import Answers, Command, Isolation, Statement
-from service.errors import RequestIdReused, UserNotFound
+from service.errors import EmailTaken, RequestIdReused, UserNotFound
+from service.rpc.interceptors import Idempotency
+from service.rpc.methods import describe
 
 if TYPE_CHECKING:
     from service.db import Connection, Database
 
 pytestmark = pytest.mark.asyncio
+
+
+CREATE = describe("/gatelodge.users.v1.UserService/CreateUser", client_streaming=False, server_streaming=False)
+NO_CONTEXT: Any = None
 
 
 class Number(NamedTuple):
@@ -145,3 +153,22 @@ async def test_after_a_change_that_failed_a_mutation_may_go_on(db: Database, con
     assert mutation.transaction is not None
     await mutation.transaction.commit(b"")
     assert await count(conn) == 1
+
+
+@pytest.mark.parametrize("failure", [ValueError(), EmailTaken(), asyncio.CancelledError()])
+async def test_a_change_whose_call_then_fails_is_undone_and_its_connection_returned(
+    db: Database, conn: Connection, failure: BaseException
+) -> None:
+    layer = Idempotency(find=Answers(db).find, secret=b"k" * 32)
+    request = users_pb2.CreateUserRequest(request_id=str(uuid.uuid4()))
+
+    async def proceed(_request: Any, _context: Any) -> bytes:
+        await db.transact(ADD.execute)
+        raise failure
+
+    for _ in range(6):  # more than there are connections
+        call.enter(call.Call("r", "m", principal=Principal("ada")))
+        with pytest.raises(type(failure)):
+            await layer.around(CREATE, proceed, request, NO_CONTEXT)
+    cursor = await conn.execute("SELECT n, (SELECT count(*) FROM idempotency_keys) FROM counters")
+    assert await cursor.fetchone() == (0, 0)

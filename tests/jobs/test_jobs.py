@@ -142,9 +142,13 @@ async def test_when_its_runner_is_gone_another_takes_over_after_the_lease(
     await until(lambda: work.begun == 1)
     assert not await other.turn(job)
     await expire(conn)
+    successor = Work()
+    successor.go_on.set()
+    taken = asyncio.ensure_future(other.turn(Job(job.name, HOUR, successor)))
+    await until(lambda: successor.ended == 1)
     work.go_on.set()
-    assert await other.turn(job)
-    await gone
+    assert await gone
+    assert await taken
     assert await row(conn, "runs, failures") == (1, 0), "the one that lost its lease ended the other's run"
 
 
