@@ -22,24 +22,25 @@ from service.auth.keys import load_or_create
 from service.auth.login import Login
 from service.auth.passwords import PasswordPolicy
 from service.auth.profile import Profile
-from service.auth.sealing import Seal
+from service.auth.sealing import Seal, derive
 from service.auth.servicer import AuthServicer, TokenServicer
 from service.auth.tokens import TokenIssuer, TokenVerifier
 from service.build import this_build
 from service.clock import system_clock
-from service.db import Database
+from service.db import Answers, Database
 from service.events.feed import CHANNEL, Feed
 from service.events.journal import Journal
 from service.events.record import Record
 from service.events.servicer import EventServicer
 from service.info.servicer import InfoServicer
+from service.jobs import Job, Jobs
 from service.operations import prepare_schema
 from service.paging import PageTokens, derived_key
 from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
-from service.rpc.interceptors import chain
+from service.rpc.interceptors import Idempotency, chain
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
 from service.supervisor import Supervisor
@@ -97,12 +98,14 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         database, hasher = await _foundation(stack, settings, metrics)
         master_secret = development.master_secret(settings)
         keys = await load_or_create(database, Seal(master_secret))
+        answers = Answers(database)
         terms = options.terms(settings.auth)
         policy = PasswordPolicy(settings.auth.password_min_length)
         directory = Directory(database=database, new_id=uuid7)
         lifecycle = Lifecycle(
             database=database,
             journal=Journal(new_id=uuid7),
+            answers=answers,
             clock=clock,
             retention=timedelta(days=settings.users.retention_days),
         )
@@ -138,6 +141,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             inflight=inflight,
             default_deadline=settings.server.default_deadline_seconds,
             authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
+            idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
         )
         server = build_server(interceptors, options.transport(settings.server))
         register(server, services, board, reflect=settings.server.reflection)
@@ -149,6 +153,9 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         tasks.spawn("events", feed.run)
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
+        runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
+        for job in _jobs(answers, lifecycle):
+            tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
         ops_address = _ops(stack, settings.ops, metrics, keys, board) if settings.ops.enabled else None
@@ -202,6 +209,14 @@ def _services(
         "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
+
+
+def _jobs(answers: Answers, lifecycle: Lifecycle) -> tuple[Job, ...]:
+    """Return what is done now and then, once in the whole cluster."""
+    return (
+        Job("idempotency.prune", timedelta(minutes=10), answers.prune),
+        Job("users.purge", timedelta(hours=1), lifecycle.purge),
+    )
 
 
 def _ops(stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, board: HealthBoard) -> str:

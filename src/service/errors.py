@@ -223,6 +223,15 @@ class RegistrationClosed(FailedPrecondition):
         super().__init__("registration is closed: ask an administrator for an account", subject="auth.registration")
 
 
+class RequestIdReused(FailedPrecondition):
+    """The caller made another request under this ``request_id`` less than 24 hours ago."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self) -> None:
+        super().__init__("another request was made with this request_id: make a new one", subject="request_id")
+
+
 class Conflict(Aborted):
     """A race was lost after every retry; nothing was changed."""
 

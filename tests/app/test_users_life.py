@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -13,6 +13,11 @@ from gatelodge.users.v1 import users_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from tests.app.client import PASSWORD, Client, Failure, Login, failure, taken_apart
+
+from service.app import running
+
+if TYPE_CHECKING:
+    from tests.app.conftest import SettingsFor
 
 List = users_pb2.ListUsersRequest
 
@@ -191,6 +196,32 @@ async def test_a_deleted_user_cannot_be_changed(client: Client, root: Login) -> 
     ada = await client.user()
     await client.users.DeleteUser(users_pb2.DeleteUserRequest(user_id=ada.user_id), metadata=root.metadata)
     assert (await refused(client, root, ada.user_id, display_name="Ada")).reason == "USER_NOT_FOUND"
+
+
+async def test_answers_kept_for_repeats_are_erased_with_the_user_they_tell_of(client: Client, root: Login) -> None:
+    ada = await client.user()
+    request = users_pb2.DisableUserRequest(user_id=ada.user_id, request_id=str(uuid.uuid4()))
+    first = await client.users.DisableUser(request, metadata=root.metadata)
+    assert await client.users.DisableUser(request, metadata=root.metadata) == first
+    await client.users.EraseUser(users_pb2.EraseUserRequest(user_id=ada.user_id), metadata=root.metadata)
+    assert await client.sql("SELECT count(*) FROM idempotency_keys") == [(0,)]
+
+
+async def test_whom_nobody_undeletes_in_time_is_purged(url: str, settings_for: SettingsFor) -> None:
+    async with running(settings_for(url)) as app, Client(app.address, url) as client:
+        root, ada, bob = await client.administrator(), await client.user(), await client.user("bob@example.com")
+        for gone in (ada, bob):
+            await client.users.DeleteUser(users_pb2.DeleteUserRequest(user_id=gone.user_id), metadata=root.metadata)
+        await client.sql("UPDATE users SET purge_time = now() - interval '1 s' WHERE id = %s::uuid", ada.user_id)
+        await client.sql("UPDATE jobs SET next_run_at = now() WHERE name = 'users.purge'")
+        async with asyncio.timeout(15):
+            while len(await client.sql("SELECT 1 FROM users")) == 3:
+                await asyncio.sleep(0.1)
+        assert await client.sql("SELECT email FROM users ORDER BY email") == [
+            ("bob@example.com",),
+            ("root@example.com",),
+        ]
+        assert await client.sql("SELECT count(*) FROM events WHERE type = 'user.erased'") == [(1,)]
 
 
 async def test_an_erased_user_leaves_nothing_behind(client: Client, root: Login) -> None:

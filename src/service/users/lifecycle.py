@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from service.access import Principal
     from service.clock import Clock
-    from service.db import Connection, Database
+    from service.db import Answers, Connection, Database
     from service.events.journal import Journal
     from service.events.model import Event
     from service.users.model import DisplayName, Email, UserId
@@ -47,9 +47,12 @@ class Changes:
 class Lifecycle:
     """Changes users. `retention` is how long a deleted one can be undeleted."""
 
-    def __init__(self, *, database: Database, journal: Journal, clock: Clock, retention: timedelta) -> None:
+    def __init__(
+        self, *, database: Database, journal: Journal, answers: Answers, clock: Clock, retention: timedelta
+    ) -> None:
         self._database = database
         self._journal = journal
+        self._answers = answers
         self._clock = clock
         self._retention = retention
 
@@ -114,21 +117,25 @@ class Lifecycle:
         async def work(conn: Connection) -> None:
             await self._hold(conn, user_id, etag)
             await ERASE.execute(conn, user_id=user_id.value)
+            await self._answers.forget(conn, str(user_id))
             await self._journal.record(conn, UserErased(user_id.value))
 
         await self._database.transact(work)
 
     async def purge(self) -> int:
-        """Remove for good whom nobody undeleted in time; return how many, at most some hundreds at once."""
-        now = self._clock()
+        """Remove for good whom nobody undeleted in time; return how many."""
+        purged = 0
+        while True:
+            some = await self._database.transact(self._purge_some)
+            purged += some
+            if some < _PURGED_AT_ONCE:
+                return purged
 
-        async def work(conn: Connection) -> int:
-            purged = await PURGE.all(conn, now=now, limit=_PURGED_AT_ONCE)
-            for row in purged:
-                await self._journal.record(conn, UserErased(row.id))
-            return len(purged)
-
-        return await self._database.transact(work)
+    async def _purge_some(self, conn: Connection) -> int:
+        rows = await PURGE.all(conn, now=self._clock(), limit=_PURGED_AT_ONCE)
+        for row in rows:
+            await self._journal.record(conn, UserErased(row.id))
+        return len(rows)
 
     async def _change(
         self, user_id: UserId, etag: str, alter: Callable[[User], User], told: Callable[[User, User], Event]

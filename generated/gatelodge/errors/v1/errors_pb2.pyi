@@ -74,6 +74,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The etag given is not that of the resource any more: somebody changed it. Read it again and decide."""
     REASON_USER_NOT_DELETED: _Reason.ValueType  # 24
     """There is nothing to undelete: the user is not deleted."""
+    REASON_REQUEST_ID_REUSED: _Reason.ValueType  # 25
+    """The caller made another request (other method or other fields) with this `request_id` in the last 24 hours. Nothing
+    was done. Make a new id for a new request; repeat an old one as it was.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is the `reason` of the `google.rpc.ErrorInfo` in every error; its `domain` is `gatelodge`.
@@ -132,4 +136,8 @@ REASON_ETAG_MISMATCH: Reason.ValueType  # 23
 """The etag given is not that of the resource any more: somebody changed it. Read it again and decide."""
 REASON_USER_NOT_DELETED: Reason.ValueType  # 24
 """There is nothing to undelete: the user is not deleted."""
+REASON_REQUEST_ID_REUSED: Reason.ValueType  # 25
+"""The caller made another request (other method or other fields) with this `request_id` in the last 24 hours. Nothing
+was done. Make a new id for a new request; repeat an old one as it was.
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
