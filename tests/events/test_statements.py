@@ -24,14 +24,14 @@ if TYPE_CHECKING:
         (READ_ON, "event_positions_pkey"),
     ],
 )
-def test_each_filter_is_answered_by_its_index_in_its_order(url: str, statement: Statement[Any], index: str) -> None:
+def test_each_filter_is_answered_by_its_index(url: str, statement: Statement[Any], index: str) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(
-            "INSERT INTO events (id, type, subject, actor) SELECT gen_random_uuid(), 'test.' || n % 5,"
-            " md5((n % 5)::text)::uuid, md5((n % 3)::text)::uuid FROM generate_series(1, 20000) AS n"
+            "INSERT INTO events (id, type, subject, actor) SELECT gen_random_uuid(), 'test.' || n % 50,"
+            " md5((n % 500)::text)::uuid, md5((n % 300)::text)::uuid FROM generate_series(1, 20000) AS n"
         )
         conn.execute("ANALYZE events, event_positions")
         explain = "EXPLAIN (GENERIC_PLAN) " + numbered(statement.sql)[0]
         plan = "\n".join(line for (line,) in conn.execute(explain.encode()))
     assert index in plan, plan
-    assert "Sort" not in plan, plan
+    assert "Seq Scan" not in plan, plan
