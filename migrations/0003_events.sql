@@ -43,6 +43,7 @@ CREATE TABLE events_pruned (
 
 INSERT INTO events_pruned DEFAULT VALUES;
 
+COMMENT ON TABLE events_pruned IS 'Where the record begins: one row.';
 COMMENT ON COLUMN events_pruned.through IS 'Positions up to this one may be gone; a cursor before it has missed events.';
 
 CREATE FUNCTION give_event_its_position() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -401,3 +401,57 @@ async def test_a_reader_that_does_not_read_is_cut_and_can_resume(narrow: None, a
         assert 0 < seen < 6001
         rest = await types_until(watching(client, root, cursor=cursor), 6001 - seen)
         assert len(rest) == 6001 - seen
+
+
+async def test_positions_become_visible_in_their_order(client: Client) -> None:
+    """A transaction that dawdles after it got its position holds up those behind it, or they would be seen first."""
+    root = await client.administrator()
+    await client.sql(
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN PERFORM pg_sleep(0.7); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER zz_last AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW WHEN (NEW.type = 'test.slow') EXECUTE FUNCTION dawdle()"
+    )
+    call = watching(client, root, latest=True)
+    await call.read()
+    slow = asyncio.create_task(client.sql("INSERT INTO events (id, type) VALUES (gen_random_uuid(), 'test.slow')"))
+    await asyncio.sleep(0.3)
+    await client.sql("INSERT INTO events (id, type) VALUES (gen_random_uuid(), 'test.quick')")
+    await slow
+    assert await types_until(call, 2) == ["test.slow", "test.quick"]
+
+
+async def test_a_stream_is_told_of_the_shutdown(url: str, settings_for: SettingsFor) -> None:
+    async with composition.running(settings_for(url)) as app:
+        client = Client(app.address, url)
+        root = await client.administrator()
+        call = watching(client, root, latest=True)
+        await call.read()
+        ending = asyncio.create_task(refused(call))
+    assert (await ending).reason == "SHUTTING_DOWN"
+    await client.channel.close()
+
+
+async def test_a_watcher_that_leaves_is_forgotten_and_polling_rests(
+    url: str, settings_for: SettingsFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds: list[Feed] = []
+
+    def made(*, record: Record) -> Feed:
+        feeds.append(Feed(record=record))
+        return feeds[0]
+
+    monkeypatch.setattr(composition, "Feed", made)
+    async with composition.running(settings_for(url)) as app, Client(app.address, url) as client:
+        root = await client.administrator()
+        calls = [watching(client, root, latest=True) for _ in range(3)]
+        for call in calls:
+            await call.read()
+        assert len(feeds[0]._readers) == 3
+        for call in calls:
+            call.cancel()
+        async with asyncio.timeout(5):
+            while feeds[0]._readers:
+                await asyncio.sleep(0.01)
+        assert not feeds[0]._live
+        assert not feeds[0]._wanted.is_set()

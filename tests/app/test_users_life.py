@@ -213,7 +213,7 @@ async def test_whom_nobody_undeletes_in_time_is_purged(url: str, settings_for: S
         for gone in (ada, bob):
             await client.users.DeleteUser(users_pb2.DeleteUserRequest(user_id=gone.user_id), metadata=root.metadata)
         await client.sql("UPDATE users SET purge_time = now() - interval '1 s' WHERE id = %s::uuid", ada.user_id)
-        await client.sql("UPDATE jobs SET next_run_at = now() WHERE name = 'users.purge'")
+        await client.sql("UPDATE jobs SET next_run_time = now() WHERE name = 'users.purge'")
         async with asyncio.timeout(15):
             while len(await client.sql("SELECT 1 FROM users")) == 3:
                 await asyncio.sleep(0.1)
