@@ -52,7 +52,7 @@ migrate: $(SYNCED) ## Bring the database's schema up to date
 	@$(BIN)/gatelodge migrate
 
 test: $(SYNCED) ## Run the whole test suite
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 format: $(SYNCED) ## Format the code
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

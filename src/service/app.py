@@ -31,6 +31,7 @@ from service.db import Answers, Database
 from service.events.feed import CHANNEL, Feed
 from service.events.journal import Journal
 from service.events.record import Record
+from service.events.retention import Retention
 from service.events.servicer import EventServicer
 from service.info.servicer import InfoServicer
 from service.jobs import Job, Jobs
@@ -114,6 +115,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
         login = Login(database=database, hasher=hasher, issuer=issuer, new_id=uuid7, count=metrics.login)
         record = Record(database=database)
+        retention = Retention(record=record, clock=clock, keep=timedelta(days=settings.events.retention_days))
         feed = Feed(record=record)
         services = _services(
             users=UserServicer(
@@ -154,7 +156,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
-        for job in _jobs(answers, lifecycle):
+        for job in _jobs(answers, lifecycle, retention):
             tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
@@ -211,9 +213,10 @@ def _services(
     }
 
 
-def _jobs(answers: Answers, lifecycle: Lifecycle) -> tuple[Job, ...]:
+def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention) -> tuple[Job, ...]:
     """Return what is done now and then, once in the whole cluster."""
     return (
+        Job("events.prune", timedelta(hours=6), retention.prune),
         Job("idempotency.prune", timedelta(minutes=10), answers.prune),
         Job("users.purge", timedelta(hours=1), lifecycle.purge),
     )

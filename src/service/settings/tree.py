@@ -176,6 +176,14 @@ class Users(Section):
     )
 
 
+class Events(Section):
+    """The record of what happened."""
+
+    retention_days: float = Field(
+        default=400, gt=0, le=36_500, description="How long an event is kept. Watchers must come back sooner."
+    )
+
+
 class Log(Section):
     """What is logged, and how."""
 
@@ -218,6 +226,7 @@ class Settings(Section):
     database: Database = Database()
     auth: Auth = Auth()
     users: Users = Users()
+    events: Events = Events()
     log: Log = Log()
     tracing: Tracing = Tracing()
     metrics: Metrics = Metrics()
