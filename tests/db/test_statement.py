@@ -132,7 +132,7 @@ async def test_a_large_result_streams_from_a_server_side_cursor(db: Database, ad
             if seen == 25:
                 break
     assert seen == 25
-    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = %s"
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%' AND datname = %s"
     cursor = await admin.execute(open_ones, (conninfo_to_dict(url)["dbname"],))
     assert await cursor.fetchone() == (0,)
     assert [row.n async for row in db.stream(lambda conn: NUMBERS.stream(conn, count=3))] == [1, 2, 3]
