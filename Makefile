@@ -52,7 +52,7 @@ migrate: $(SYNCED) ## Bring the database's schema up to date
 	@$(BIN)/gatelodge migrate
 
 test: $(SYNCED) ## Run the whole test suite
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 format: $(SYNCED) ## Format the code
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
@@ -88,7 +88,13 @@ docs-check: $(SYNCED)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input
+.PHONY: bench-timing bench-bad-input bench-users soak-events
+bench-users: $(SYNCED) ## Show what user operations cost with a million users, compared with ten thousand
+	@$(BIN)/python bench/users.py
+
+soak-events: $(SYNCED) ## Show that watchers killed at random see every event, in the order of commits
+	@$(BIN)/python bench/soak_events.py
+
 bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
 	@$(BIN)/python bench/bad_input.py
 

@@ -5,33 +5,43 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 from gatelodge.auth.v1 import auth_pb2_grpc, tokens_pb2_grpc
+from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
 from uuid_utils.compat import uuid7
 
 from service import development, options
 from service.auth.accounts import Accounts
+from service.auth.explanation import LoginExplainer
 from service.auth.keys import load_or_create
 from service.auth.login import Login
 from service.auth.passwords import PasswordPolicy
 from service.auth.profile import Profile
-from service.auth.sealing import Seal
+from service.auth.sealing import Seal, derive
 from service.auth.servicer import AuthServicer, TokenServicer
 from service.auth.tokens import TokenIssuer, TokenVerifier
 from service.build import this_build
 from service.clock import system_clock
-from service.db import Database
+from service.db import Answers, Database
+from service.events.feed import CHANNEL, Feed
+from service.events.journal import Journal
+from service.events.record import Record
+from service.events.retention import Retention
+from service.events.servicer import EventServicer
 from service.info.servicer import InfoServicer
+from service.jobs import Job, Jobs
 from service.operations import prepare_schema
+from service.paging import PageTokens, derived_key
 from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
-from service.rpc.interceptors import chain
+from service.rpc.interceptors import Idempotency, chain
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
 from service.supervisor import Supervisor
@@ -39,6 +49,8 @@ from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
 from service.telemetry.ops import OpsServer
 from service.users.directory import Directory
+from service.users.lifecycle import Lifecycle
+from service.users.listing import Listing
 from service.users.servicer import UserServicer
 
 if TYPE_CHECKING:
@@ -85,17 +97,38 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
         # What everything stands on, the rules, and their RPCs.
         database, hasher = await _foundation(stack, settings, metrics)
-        keys = await load_or_create(database, Seal(development.master_secret(settings)))
+        master_secret = development.master_secret(settings)
+        keys = await load_or_create(database, Seal(master_secret))
+        answers = Answers(database)
         terms = options.terms(settings.auth)
         policy = PasswordPolicy(settings.auth.password_min_length)
         directory = Directory(database=database, new_id=uuid7)
+        lifecycle = Lifecycle(
+            database=database,
+            journal=Journal(new_id=uuid7),
+            answers=answers,
+            clock=clock,
+            retention=timedelta(days=settings.users.retention_days),
+        )
+        listing = Listing(database=database, tokens=PageTokens(derived_key(master_secret, "page-tokens")))
         accounts = _accounts(settings, database, hasher, metrics)
         issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
         login = Login(database=database, hasher=hasher, issuer=issuer, new_id=uuid7, count=metrics.login)
+        record = Record(database=database)
+        retention = Retention(record=record, clock=clock, keep=timedelta(days=settings.events.retention_days))
+        feed = Feed(record=record)
         services = _services(
-            users=UserServicer(directory=directory, accounts=accounts, policy=policy),
+            users=UserServicer(
+                directory=directory,
+                listing=listing,
+                lifecycle=lifecycle,
+                accounts=accounts,
+                explainer=LoginExplainer(database=database, directory=directory),
+                policy=policy,
+            ),
             auth=AuthServicer(accounts=accounts, login=login, profile=Profile(directory=directory), policy=policy),
             tokens=TokenServicer(keys=keys),
+            events=EventServicer(record=record, feed=feed, master_secret=master_secret),
             info=InfoServicer(build=build, start_time=clock()),
         )
 
@@ -110,6 +143,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             inflight=inflight,
             default_deadline=settings.server.default_deadline_seconds,
             authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
+            idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
         )
         server = build_server(interceptors, options.transport(settings.server))
         register(server, services, board, reflect=settings.server.reflection)
@@ -118,7 +152,12 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         # What runs beside the calls.
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
         tasks.spawn("readiness", Readiness(probe=database.ping, tell=board.set_ready).run)
+        tasks.spawn("events", feed.run)
+        tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
+        runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
+        for job in _jobs(answers, lifecycle, retention):
+            tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
         ops_address = _ops(stack, settings.ops, metrics, keys, board) if settings.ops.enabled else None
@@ -155,21 +194,32 @@ def _accounts(settings: Settings, database: Database, hasher: Hasher, metrics: M
         database=database,
         directory=Directory(database=database, new_id=uuid7),
         hasher=hasher,
+        journal=Journal(new_id=uuid7),
         registration_open=settings.auth.registration == "open",
         count=metrics.registration,
     )
 
 
 def _services(
-    *, users: UserServicer, auth: AuthServicer, tokens: TokenServicer, info: InfoServicer
+    *, users: UserServicer, auth: AuthServicer, tokens: TokenServicer, events: EventServicer, info: InfoServicer
 ) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
     """Return by its full name what adds each service to a server."""
     return {
         "gatelodge.users.v1.UserService": partial(users_pb2_grpc.add_UserServiceServicer_to_server, users),
         "gatelodge.auth.v1.AuthService": partial(auth_pb2_grpc.add_AuthServiceServicer_to_server, auth),
         "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),
+        "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
+
+
+def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention) -> tuple[Job, ...]:
+    """Return what is done now and then, once in the whole cluster."""
+    return (
+        Job("events.prune", timedelta(hours=6), retention.prune),
+        Job("idempotency.prune", timedelta(minutes=10), answers.prune),
+        Job("users.purge", timedelta(hours=1), lifecycle.purge),
+    )
 
 
 def _ops(stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, board: HealthBoard) -> str:

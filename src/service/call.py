@@ -1,6 +1,7 @@
 """The call being served: what every room may know of it, without knowing gRPC.
 
-Set once by the request-id interceptor; read by logs, the database (deadline) and the access rules (principal).
+Set once by the request-id interceptor; read by logs, the database (deadline and mutation) and the access rules
+(principal).
 """
 
 from __future__ import annotations
@@ -8,12 +9,57 @@ from __future__ import annotations
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from service.errors import CredentialsMissing
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from service.access import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What a repeated request is known by."""
+
+    caller: str
+    """The principal's subject; for callers without one, what no two requests but repeats have in common."""
+    request_id: UUID
+    """The request's own ``request_id``, not the call's."""
+    method: str
+    fingerprint: bytes
+    """Tells one request from another: 32 bytes of a keyed hash."""
+
+
+class Uncommitted(Protocol):
+    """A change that has been made and waits for the answer to be kept with it."""
+
+    async def commit(self, answer: bytes) -> None:
+        """Keep the answer and make the change last."""
+
+    async def roll_back(self) -> None:
+        """Undo the change."""
+
+
+@dataclass(slots=True)
+class Mutation:
+    """What the call changes. A mutation changes the database in one transaction, the last thing it does there."""
+
+    key: RequestKey | None
+    """None where the caller gave no ``request_id``."""
+    begun: bool = False
+    """Whether the transaction has begun, or is committed."""
+    transaction: Uncommitted | None = None
+    """Set when the change is made; only where there is a key."""
+
+
+class Answered(Exception):
+    """The same request was answered before, with `answer`: nothing is left to be done. Let it pass."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 @dataclass(slots=True)
@@ -30,6 +76,8 @@ class Call:
     """When the work must be done, on the ``time.monotonic`` clock, seconds. None: no deadline (streams)."""
     principal: Principal | None = None
     """Who calls; None until the access interceptor has run, and on public methods without a token."""
+    mutation: Mutation | None = None
+    """What a call of a mutating method changes; None for the others."""
     facts: dict[str, object] = field(default_factory=dict)
     """What a layer wants on the access-log line. Never anything secret."""
 

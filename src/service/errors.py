@@ -69,6 +69,10 @@ class Aborted(DomainError):
     """A concurrent change won; read again and retry."""
 
 
+class OutOfRange(DomainError):
+    """The request asks for what lies beyond the data that is kept."""
+
+
 class FailedPrecondition(DomainError):
     """The state of the system does not allow it. `subject` names what must change first."""
 
@@ -125,6 +129,35 @@ class MalformedRequest(InvalidArgument):
 
     def __init__(self) -> None:
         super().__init__("the request could not be decoded as a message of this method's type")
+
+
+class InvalidPageToken(InvalidArgument):
+    """A page token that is not ours, or is for another request."""
+
+    reason = "INVALID_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        violation = FieldViolation("page_token", "must come from the page before, with the other arguments unchanged")
+        super().__init__("the page token is not valid for this request: begin with the first page", (violation,))
+
+
+class CursorInvalid(InvalidArgument):
+    """A cursor that is not ours, or from another database."""
+
+    reason = "CURSOR_INVALID"
+
+    def __init__(self) -> None:
+        violation = FieldViolation("cursor", "must come from a message of this stream")
+        super().__init__("the cursor is not valid: start at latest or earliest", (violation,))
+
+
+class CursorPruned(OutOfRange):
+    """A cursor after which events are gone."""
+
+    reason = "CURSOR_PRUNED"
+
+    def __init__(self) -> None:
+        super().__init__("events after the cursor are no longer kept: read the state anew and start at latest")
 
 
 class CredentialsMissing(Unauthenticated):
@@ -190,6 +223,15 @@ class RegistrationClosed(FailedPrecondition):
         super().__init__("registration is closed: ask an administrator for an account", subject="auth.registration")
 
 
+class RequestIdReused(FailedPrecondition):
+    """The caller made another request under this ``request_id`` less than 24 hours ago."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self) -> None:
+        super().__init__("another request was made with this request_id: make a new one", subject="request_id")
+
+
 class Conflict(Aborted):
     """A race was lost after every retry; nothing was changed."""
 
@@ -209,6 +251,15 @@ class Overloaded(ResourceExhausted):
 
     def __init__(self, resource: str, retry_after: float = 1.0) -> None:
         super().__init__("the server is at its limit: try again later", retry_after, resource=resource)
+
+
+class ReaderTooSlow(ResourceExhausted):
+    """The reader of a stream did not keep up."""
+
+    reason = "READER_TOO_SLOW"
+
+    def __init__(self) -> None:
+        super().__init__("events came faster than they were read: resume from the last cursor")
 
 
 class MessageTooLarge(ResourceExhausted):
@@ -247,6 +298,24 @@ class DeadlineExceeded(TimedOut):
 
     def __init__(self) -> None:
         super().__init__("the deadline passed before the work was done")
+
+
+class EtagMismatch(Aborted):
+    """The resource was changed since the etag given was read."""
+
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self) -> None:
+        super().__init__("the etag is not current: read the resource again and decide")
+
+
+class UserNotDeleted(AlreadyExists):
+    """There is nothing to undelete (AIP-164)."""
+
+    reason = "USER_NOT_DELETED"
+
+    def __init__(self) -> None:
+        super().__init__("the user is not deleted")
 
 
 class MethodUnknown(Unimplemented):

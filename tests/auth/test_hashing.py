@@ -59,6 +59,7 @@ async def test_verifying_without_a_stored_hash_computes_one_all_the_same() -> No
 @pytest.mark.parametrize(
     "stored",
     [PasswordHasher(1, 8, 1).hash("another"), "nonsense", "hmac-sha256:$argon2id$v=19$m=64,t=1,p=1$eA$eA"],
+    ids=["of other cost", "no hash", "peppered"],
 )
 async def test_a_wrong_guess_at_an_old_hash_spends_a_hash_of_todays_cost(stored: str) -> None:
     took: list[float] = []

@@ -11,7 +11,7 @@ import pytest
 
 from service.auth.keys import KeysUnreadable, load_or_create
 from service.auth.sealing import Seal
-from service.auth.statements import FLUSH_LIKE_AN_INSERT, INSERT_PASSWORD, REPLACE_HASH
+from service.auth.statements import INSERT_PASSWORD, REPLACE_HASH
 from service.db import Database
 
 if TYPE_CHECKING:
@@ -39,18 +39,6 @@ async def test_a_rehash_never_undoes_a_password_changed_meanwhile(conn: Connecti
     await INSERT_PASSWORD.execute(conn, user_id=user_id, hash="changed meanwhile")
     assert await REPLACE_HASH.execute(conn, user_id=user_id, old_hash="verified", new_hash="rehashed") == 0
     assert await REPLACE_HASH.execute(conn, user_id=user_id, old_hash="changed meanwhile", new_hash="rehashed") == 1
-
-
-async def test_registering_a_taken_address_writes_to_the_log_as_an_insert_does(conn: Connection) -> None:
-    async def written() -> int:
-        cursor = await conn.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-        row = await cursor.fetchone()
-        assert row is not None
-        return int(row[0])
-
-    before = await written()
-    await FLUSH_LIKE_AN_INSERT.one(conn)
-    assert await written() - before > 500
 
 
 async def test_replicas_that_start_together_agree_on_one_key(url: str) -> None:

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
+from psycopg.conninfo import conninfo_to_dict
 
 from service.db import Command, Database, PoolOptions, Statement
 from service.errors import Conflict, DeadlineExceeded, DependencyUnavailable, EmailTaken, UserNotFound
@@ -123,7 +124,7 @@ async def test_a_lost_connection_is_an_unavailable_database(conn: Connection, ad
         await NUMBERS.all(conn, count=1)
 
 
-async def test_a_large_result_streams_from_a_server_side_cursor(db: Database, admin: Connection) -> None:
+async def test_a_large_result_streams_from_a_server_side_cursor(db: Database, admin: Connection, url: str) -> None:
     seen = 0
     async with aclosing(db.stream(lambda conn: NUMBERS.stream(conn, batch=10, count=100_000))) as rows:
         async for row in rows:
@@ -131,7 +132,8 @@ async def test_a_large_result_streams_from_a_server_side_cursor(db: Database, ad
             if seen == 25:
                 break
     assert seen == 25
-    cursor = await admin.execute("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'")
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%' AND datname = %s"
+    cursor = await admin.execute(open_ones, (conninfo_to_dict(url)["dbname"],))
     assert await cursor.fetchone() == (0,)
     assert [row.n async for row in db.stream(lambda conn: NUMBERS.stream(conn, count=3))] == [1, 2, 3]
 

@@ -20,13 +20,15 @@ from service.access import ADMIN, Principal
 from service.errors import CredentialsInvalid, EmailTaken
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
-from service.rpc.interceptors import chain
+from service.rpc.interceptors import Idempotency, chain
 from service.rpc.server import Transport, build_server, listen, register
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from opentelemetry.trace import TracerProvider
+
+    from service.call import RequestKey
 
 SERVICE = "dummy.v1.DummyService"
 KINDS = ("Unary", "ServerStream", "ClientStream", "Bidi")
@@ -235,6 +237,11 @@ class House:
         await self.server.stop(0)
 
 
+async def nothing_kept(key: RequestKey) -> bytes | None:
+    """No request of the dummy's has an id."""
+    raise AssertionError(key)
+
+
 async def start(
     *,
     tracer_provider: TracerProvider | None = None,
@@ -256,6 +263,7 @@ async def start(
             inflight=inflight,
             default_deadline=default_deadline,
             authenticate=authenticate,
+            idempotency=Idempotency(find=nothing_kept, secret=b""),
         )
     )
     server, board = build_server(chosen, transport), HealthBoard([SERVICE])

@@ -13,6 +13,7 @@ from service.rpc.interceptors import (
     AccessLog,
     Deadline,
     Errors,
+    Idempotency,
     RequestId,
     Tracing,
     Validation,
@@ -20,7 +21,7 @@ from service.rpc.interceptors import (
 from service.rpc.interceptors.layer import Layer
 from service.rpc.methods import UNREAD_PATH
 
-ORDER = (Tracing, RequestId, AccessLog, Errors, Deadline, Access, Validation)
+ORDER = (Tracing, RequestId, AccessLog, Errors, Deadline, Access, Validation, Idempotency)
 
 
 def only(kind: type[Any] | tuple[type[Any], ...]) -> Any:
@@ -44,7 +45,7 @@ async def test_the_layers_stand_in_the_order_the_design_gives(house: dummy.House
 
 @pytest.mark.parametrize("kind", ORDER)
 async def test_a_layer_alone_passes_messages_of_all_four_kinds(kind: type[Any], lines: list[Any]) -> None:
-    """Alone but for the one that gives calls their id, and the innermost, which receives the messages."""
+    """Alone but for the one that gives calls their id, and the one that receives the messages."""
     del lines
     house = await dummy.start(layers=only((RequestId, kind, Validation)))
     try:
@@ -61,7 +62,11 @@ async def test_a_layer_wraps_each_method_once(kind: type[Any], lines: list[Any])
     del lines
     counting = Counting()
     house = await dummy.start(
-        layers=lambda layers: [*only(kind)(layers), counting, *(layers[-1:] if kind is not Validation else ())]
+        layers=lambda layers: [
+            *only(kind)(layers),
+            counting,
+            *(only(Validation)(layers) if kind is not Validation else ()),
+        ]
     )
     try:
         for _ in range(3):

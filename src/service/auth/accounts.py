@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.auth.statements import FLUSH_LIKE_AN_INSERT, INSERT_PASSWORD
+from service.auth.statements import FIND_CANDIDATE, INSERT_PASSWORD
 from service.errors import EmailTaken, RegistrationClosed
+from service.events.model import UserCreated, UserRegistered, UserRegistrationRepeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from service.auth.hashing import Hasher
     from service.auth.passwords import Password
     from service.db import Connection, Database
+    from service.events.journal import Journal
     from service.users.directory import Directory
     from service.users.model import NewUser, User
 
@@ -34,12 +36,14 @@ class Accounts:
         database: Database,
         directory: Directory,
         hasher: Hasher,
+        journal: Journal,
         registration_open: bool,
         count: Callable[[str], None],
     ) -> None:
         self._database = database
         self._directory = directory
         self._hasher = hasher
+        self._journal = journal
         self._registration_open = registration_open
         self._count = count
 
@@ -54,7 +58,7 @@ class Accounts:
         if not self._registration_open:
             raise RegistrationClosed
         hashed = await self._hasher.hash(password)
-        await self._database.transact(lambda conn: self._add_quietly(conn, new, hashed))
+        await self._database.transact(lambda conn: self._register(conn, new, hashed))
         self._count("accepted")
 
     async def create(self, new: NewUser, password: Password | None) -> User:
@@ -66,7 +70,7 @@ class Accounts:
 
         """
         hashed = None if password is None else await self._hasher.hash(password)
-        return await self._database.transact(lambda conn: self._add(conn, new, hashed))
+        return await self._database.transact(lambda conn: self._create(conn, new, hashed))
 
     async def rehearse(self, new: NewUser, _: Password | None) -> User:
         """Add the user as `create` does, but no password, and undo it (AIP-163). The user returned was never there.
@@ -84,12 +88,20 @@ class Accounts:
     async def _add_and_undo(self, conn: Connection, new: NewUser) -> None:
         raise _Undone(await self._directory.add(conn, new))
 
-    async def _add_quietly(self, conn: Connection, new: NewUser, hashed: str) -> None:
-        """Add the account, or write as much to the disk as if: either way two statements and one commit."""
+    async def _register(self, conn: Connection, new: NewUser, hashed: str) -> None:
+        """Add the account, or only tell the journal: either way three statements and a commit that writes."""
         try:
-            await self._add(conn, new, hashed)
+            user = await self._add(conn, new, hashed)
         except EmailTaken:
-            await FLUSH_LIKE_AN_INSERT.one(conn)
+            owner = await FIND_CANDIDATE.optional(conn, email_canonical=new.email.canonical)
+            await self._journal.record(conn, UserRegistrationRepeated(owner.id if owner else None))
+        else:
+            await self._journal.record(conn, UserRegistered(user.id.value))
+
+    async def _create(self, conn: Connection, new: NewUser, hashed: str | None) -> User:
+        user = await self._add(conn, new, hashed)
+        await self._journal.record(conn, UserCreated(user.id.value, roles=user.roles, has_password=hashed is not None))
+        return user
 
     async def _add(self, conn: Connection, new: NewUser, hashed: str | None) -> User:
         user = await self._directory.add(conn, new)

@@ -20,6 +20,18 @@ class SealBroken(Exception):
     """What was sealed cannot be opened: another master secret, another label, or changed bytes."""
 
 
+def derive(master_secret: bytes, purpose: str) -> bytes:
+    """Return the 32-byte key that the master secret gives for `purpose`; keys of other purposes say nothing of it.
+
+    Raises:
+        CannotRun: the master secret is too short to be one.
+
+    """
+    if len(master_secret) < _LEAST_SECRET_BYTES:
+        raise CannotRun(f"the master secret is shorter than {_LEAST_SECRET_BYTES} bytes")
+    return HKDF(hashes.SHA256(), 32, salt=None, info=purpose.encode()).derive(master_secret)
+
+
 class Seal:
     """Seals and opens small secrets. `label` binds a box to what it belongs to, so that boxes cannot be swapped.
 
@@ -29,10 +41,7 @@ class Seal:
     """
 
     def __init__(self, master_secret: bytes) -> None:
-        if len(master_secret) < _LEAST_SECRET_BYTES:
-            raise CannotRun(f"the master secret is shorter than {_LEAST_SECRET_BYTES} bytes")
-        derived = HKDF(hashes.SHA256(), 32, salt=None, info=b"gatelodge/signing-keys/v1").derive(master_secret)
-        self._aead = AESGCM(derived)
+        self._aead = AESGCM(derive(master_secret, "gatelodge/signing-keys/v1"))
 
     def seal(self, secret: bytes, *, label: str) -> bytes:
         """Return version, nonce and ciphertext as one box."""

@@ -27,12 +27,6 @@ class SigningKeyRow(NamedTuple):
     private_key: bytes
 
 
-class FlushRow(NamedTuple):
-    """That something was written."""
-
-    written: bool
-
-
 FIND_CANDIDATE = Statement(
     "auth.find_candidate",
     """
@@ -60,16 +54,6 @@ REPLACE_HASH = Command(
     WHERE user_id = %(user_id)s AND hash = %(old_hash)s
     """,
     params={"user_id": UUID, "old_hash": str, "new_hash": str},
-)
-
-# What a registration of a taken address writes instead of a user: a record in the write-ahead log that nobody reads,
-# so that its commit waits for the disk just as long as the other one does.
-FLUSH_LIKE_AN_INSERT = Statement(
-    "auth.flush_like_an_insert",
-    "SELECT pg_logical_emit_message(true, 'gatelodge', repeat(' ', 512)) IS NOT NULL AS written",
-    row=FlushRow,
-    params={},
-    not_null={"written"},
 )
 
 LIST_SIGNING_KEYS = Statement(

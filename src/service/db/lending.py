@@ -102,8 +102,10 @@ class Lender:
         await self.pool.close()
         await self.outage.aclose()
 
-    async def lend(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+    async def lend(self, work: Callable[[Connection], Awaitable[Result]], *, keep: bool = False) -> Result:
         """Run `work` on a connection; if that proves dead, run it again on a fresh, checked one.
+
+        With `keep`, a connection on which `work` succeeded is not given back: that is up to the caller.
 
         Raises:
             DependencyUnavailable: no live connection to be had in time.
@@ -114,17 +116,20 @@ class Lender:
         deadline = self.deadline()
         for deaths in range(_DEATHS):
             conn = await self.acquire(deadline, checked=deaths > 0)
+            kept = False
             try:
                 result = await work(conn)
             except Exception as error:  # noqa: BLE001 - looked at and raised again, unless the connection was dead
                 if not is_lost(error, conn) or deaths == _DEATHS - 1:
-                    _raise_meaning(error)
+                    raise_meaning(error)
                 await conn.close()  # the session may be over while the socket is still open
             else:
                 self.outage.end()
+                kept = keep
                 return result
             finally:
-                await self.give_back(conn)
+                if not kept:
+                    await self.give_back(conn)
         raise AssertionError  # the last turn returns or raises
 
     def deadline(self) -> float:
@@ -142,7 +147,7 @@ class Lender:
             try:
                 conn = await self.pool.getconn(deadline - time.monotonic())
             except psycopg.Error as error:
-                _raise_meaning(error)
+                raise_meaning(error)
             if not checked or await self._answers(conn, deadline):
                 return conn
 
@@ -177,7 +182,8 @@ class Lender:
         await self.pool.check()
 
 
-def _raise_meaning(error: Exception) -> NoReturn:
+def raise_meaning(error: Exception) -> NoReturn:
+    """Raise what `error` means to a caller, or `error` itself."""
     meaning = translate(error) if isinstance(error, psycopg.Error) else None
     if meaning is None:
         raise error

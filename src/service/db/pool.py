@@ -12,15 +12,18 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from service.db import transactions
+from service import call
+from service.db import idempotency, transactions
 from service.db.faults import is_race
 from service.db.lending import Lender, PoolOptions
+from service.db.listening import Listener
 from service.errors import Conflict, DependencyUnavailable, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
     from typing import Self
 
+    from service.call import Mutation
     from service.db.statement import Connection
     from service.db.transactions import Isolation
 
@@ -70,7 +73,9 @@ class Database:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = _random.random,
     ) -> None:
-        self._lender = Lender(conninfo, options or PoolOptions())
+        self._conninfo = conninfo
+        self._options = options or PoolOptions()
+        self._lender = Lender(conninfo, self._options)
         self._sleep = sleep
         self._random = random
 
@@ -93,6 +98,7 @@ class Database:
             Conflict: a lock was not to be had.
 
         """
+        _free()
         return await self._lender.lend(work)
 
     async def transact(
@@ -103,27 +109,60 @@ class Database:
         `work` may run more than once, with one effect: lost races are retried at most 3 times, and so is a connection
         that dies before COMMIT. So it does nothing outside of the database.
 
+        In a call of a mutating method this is the one transaction, and the last thing asked of the database. If the
+        request has an id, the commit comes when the call's answer is there (`service.db.idempotency`); only then does
+        COMMIT raise.
+
         Raises:
             Conflict: every retry lost its race as well.
             DependencyUnavailable: as in `read`; or the connection died during COMMIT, and the outcome is unknown.
             Overloaded: too many calls wait for a connection already.
             DeadlineExceeded: the statement timeout passed.
+            RuntimeError: the call has made its change already.
 
         """
+        mutation = _free()
+        if mutation is None:
+            return await self._persist(work, isolation, None)
+        mutation.begun = True
+        try:
+            return await self._persist(work, isolation, mutation)
+        except BaseException:
+            mutation.begun = False
+            raise
+
+    async def _persist(
+        self,
+        work: Callable[[Connection], Awaitable[Result]],
+        isolation: Isolation | None,
+        mutation: Mutation | None,
+    ) -> Result:
+        """Run the transaction, and again while it loses races."""
         for again in range(_RETRIES + 1):
             try:
-                return await self._lender.lend(lambda conn: transactions.attempt(conn, work, isolation))
+                return await self._attempt(work, isolation, mutation)
             except Conflict as error:
                 if not is_race(error) or again == _RETRIES:
                     raise
             await self._sleep((0.5 + self._random()) * 0.01 * 2**again)
         raise AssertionError  # the last turn returns or raises
 
+    async def _attempt(
+        self,
+        work: Callable[[Connection], Awaitable[Result]],
+        isolation: Isolation | None,
+        mutation: Mutation | None,
+    ) -> Result:
+        if mutation is not None and mutation.key is not None:
+            return await idempotency.begin(self._lender, mutation, mutation.key, work, isolation)
+        return await self._lender.lend(lambda conn: transactions.attempt(conn, work, isolation))
+
     async def stream(self, rows: Callable[[Connection], AsyncGenerator[Row, None]]) -> AsyncGenerator[Row, None]:
         """Yield what ``rows(conn)`` yields (`Statement.stream`), in a read-only transaction. Never retried.
 
         Close it (``contextlib.aclosing``) when leaving it early. Raises as `read`.
         """
+        _free()
         conn = await self._lender.acquire(self._lender.deadline(), checked=True)
         try:
             await conn.execute(b"BEGIN READ ONLY", prepare=False)
@@ -151,6 +190,10 @@ class Database:
         else:
             await self._lender.give_back(conn)
 
+    def listener(self, channel: str) -> Listener:
+        """Return what hears the notifications sent to `channel`."""
+        return Listener(self._conninfo, self._options, channel)
+
     def stats(self) -> PoolStats:
         """Return the pool's gauges and counters."""
         of = self._lender.pool.get_stats()
@@ -169,3 +212,16 @@ class Database:
             lost=of.get("connections_lost", 0) + of.get("returns_bad", 0),
             up=not self._lender.outage.present,
         )
+
+
+def _free() -> Mutation | None:
+    """Return what the call changes, if it is of a mutating method, provided that its transaction has not begun.
+
+    Another connection would not see the change, hold two places in the pool, and commit apart from the answer. This is
+    refused with and without a ``request_id``, so that any test notices.
+    """
+    current = call.current()
+    mutation = current.mutation if current else None
+    if mutation is not None and mutation.begun:
+        raise RuntimeError("a mutation's transaction is the last thing it asks of the database")
+    return mutation

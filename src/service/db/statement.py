@@ -34,6 +34,8 @@ class Query:
         sql: literal SQL with ``%(name)s`` placeholders.
         params: parameter name → Python type; ``X | None`` where NULL may be passed, ``dict`` for jsonb.
         raises: constraint name → what makes the domain error to raise for it.
+        planned_anew: plan it for the values of each run instead of once for all: for optional filters, of which a plan
+            for any values could use no index.
 
     """
 
@@ -46,8 +48,10 @@ class Query:
         *,
         params: Mapping[str, Any] | None = None,
         raises: Mapping[str, Callable[[], DomainError]] | None = None,
+        planned_anew: bool = False,
     ) -> None:
         self.name = name
+        self._options: dict[str, bool] = {"prepare": False} if planned_anew else {}
         self.sql: LiteralString = sql
         self.params = dict(params or {})
         self.raises = dict(raises or {})
@@ -66,7 +70,7 @@ class Query:
         self, cursor: psycopg.AsyncCursor[AnyRow], values: dict[str, Any]
     ) -> psycopg.AsyncCursor[AnyRow]:
         try:
-            return await cursor.execute(self.sql, self._bind(values))
+            return await cursor.execute(self.sql, self._bind(values), **self._options)
         except psycopg.Error as error:
             meaning = translate(error, self.raises)
             if meaning is None:
@@ -93,6 +97,7 @@ class Statement(Query, Generic[Row]):
         not_null: columns that can not be NULL although PostgreSQL can not tell (expressions, outer joins).
         missing: makes the domain error `one` raises when there is no row.
         raises: see `Query`.
+        planned_anew: see `Query`.
 
     Every fetch takes the declared parameters by keyword and raises:
         TypeError: the keywords are not exactly the declared ones.
@@ -115,8 +120,9 @@ class Statement(Query, Generic[Row]):
         not_null: Iterable[str] = (),
         missing: Callable[[], DomainError] | None = None,
         raises: Mapping[str, Callable[[], DomainError]] | None = None,
+        planned_anew: bool = False,
     ) -> None:
-        super().__init__(name, sql, params=params, raises=raises)
+        super().__init__(name, sql, params=params, raises=raises, planned_anew=planned_anew)
         self.row = row
         self.not_null = frozenset(not_null)
         self.missing = missing

@@ -49,17 +49,31 @@ async def attempt(
         psycopg.Error: BEGIN or COMMIT was refused; nothing was changed.
 
     """
-    try:
-        await conn.execute(_BEGIN[isolation], prepare=False)
-        result = await work(conn)
-    except BaseException:
-        await roll_back(conn)
-        raise
-    await _commit(conn)
+    result = await begin(conn, work, isolation)
+    await commit(conn)
     return result
 
 
-async def _commit(conn: Connection) -> None:
+async def begin(
+    conn: Connection, work: Callable[[Connection], Awaitable[Result]], isolation: Isolation | None
+) -> Result:
+    """Run `work` in a transaction that stays open; roll back on failure and on cancellation."""
+    try:
+        await conn.execute(_BEGIN[isolation], prepare=False)
+        return await work(conn)
+    except BaseException:
+        await roll_back(conn)
+        raise
+
+
+async def commit(conn: Connection) -> None:
+    """Commit what `begin` began.
+
+    Raises:
+        DependencyUnavailable: caused by `OutcomeUnknown`, if the connection died meanwhile.
+        psycopg.Error: COMMIT was refused; nothing was changed.
+
+    """
     try:
         cursor = await conn.execute(b"COMMIT", prepare=False)
     except psycopg.OperationalError as error:

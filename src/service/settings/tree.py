@@ -168,6 +168,22 @@ class Auth(Section):
     argon2: Argon2 = Argon2()
 
 
+class Users(Section):
+    """Accounts."""
+
+    retention_days: float = Field(
+        default=30, gt=0, le=3650, description="How long a deleted user can be undeleted before the purge."
+    )
+
+
+class Events(Section):
+    """The record of what happened."""
+
+    retention_days: float = Field(
+        default=400, gt=0, le=36_500, description="How long an event is kept. Watchers must come back sooner."
+    )
+
+
 class Log(Section):
     """What is logged, and how."""
 
@@ -209,6 +225,8 @@ class Settings(Section):
     ops: Ops = Ops()
     database: Database = Database()
     auth: Auth = Auth()
+    users: Users = Users()
+    events: Events = Events()
     log: Log = Log()
     tracing: Tracing = Tracing()
     metrics: Metrics = Metrics()

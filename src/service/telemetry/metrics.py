@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, Info, ProcessCollector
 
+from service.telemetry.job_metrics import JobMetrics
 from service.telemetry.readings import HashQueue, HashReadings, PoolReadings, PoolStats
 from service.telemetry.rpc_metrics import MethodMetrics, RpcMetrics
 
@@ -30,6 +31,7 @@ class Metrics:
         self._beat = time.monotonic()
         self.rpc = RpcMetrics()
         self.registry.register(self.rpc)
+        self.jobs = JobMetrics(self.registry)
         self._logins = self._counter("gatelodge_logins", "Logins by outcome.", "outcome")
         self._registrations = self._counter("gatelodge_registrations", "Registrations by outcome.", "outcome")
         self._crashes = self._counter("gatelodge_background_task_crashes", "Crashes of background tasks.", "task")

@@ -30,7 +30,7 @@ class Directory:
             UserNotFound: there is none.
 
         """
-        return _found(await self._database.read(lambda conn: FIND_BY_ID.optional(conn, user_id=user_id.value)))
+        return from_row(await self._database.read(lambda conn: FIND_BY_ID.one(conn, user_id=user_id.value)))
 
     async def get_all(self, user_ids: Sequence[UserId]) -> list[User]:
         """Return the users with these ids, in their order.
@@ -45,7 +45,7 @@ class Directory:
         for user_id in wanted:
             if user_id not in found:
                 raise UserNotFound(user_id=str(user_id))
-        return [_user(found[user_id]) for user_id in wanted]
+        return [from_row(found[user_id]) for user_id in wanted]
 
     async def lookup(self, email: Email) -> User:
         """Return the user whose address has this canonical form.
@@ -55,7 +55,7 @@ class Directory:
 
         """
         canonical = email.canonical
-        return _found(await self._database.read(lambda conn: FIND_BY_EMAIL.optional(conn, email_canonical=canonical)))
+        return from_row(await self._database.read(lambda conn: FIND_BY_EMAIL.one(conn, email_canonical=canonical)))
 
     async def add(self, conn: Connection, new: NewUser) -> User:
         """Add a user in the caller's transaction.
@@ -74,25 +74,23 @@ class Directory:
         )
         if row is None:
             raise EmailTaken
-        return _user(row)
+        return from_row(row)
 
 
-def _found(row: UserRow | None) -> User:
-    if row is None:
-        raise UserNotFound
-    return _user(row)
-
-
-def _user(row: UserRow) -> User:
+def from_row(row: UserRow) -> User:
+    """Return the user that a row holds."""
     return User(
         id=UserId(row.id),
         email=row.email,
+        email_canonical=row.email_canonical,
         display_name=row.display_name,
         state=UserState(row.state),
+        disable_reason=row.disable_reason,
         roles=tuple(row.roles),
         email_verified=row.email_verified,
         version=row.version,
         create_time=row.create_time,
         update_time=row.update_time,
         delete_time=row.delete_time,
+        purge_time=row.purge_time,
     )

@@ -120,8 +120,11 @@ class User:
 
     id: UserId
     email: str
+    email_canonical: str
     display_name: str
     state: UserState
+    disable_reason: str
+    """Why an operator disabled the account. For operators only."""
     roles: tuple[str, ...]
     email_verified: bool
     version: int
@@ -129,6 +132,8 @@ class User:
     create_time: datetime
     update_time: datetime
     delete_time: datetime | None
+    purge_time: datetime | None
+    """When a deleted account is removed for good."""
 
     @property
     def etag(self) -> str:

@@ -17,6 +17,13 @@ _STATES = {
     UserState.DISABLED: users_pb2.User.STATE_DISABLED,
 }
 
+OBSTACLES = {
+    "DISABLED": users_pb2.ExplainLoginResponse.OBSTACLE_DISABLED,
+    "DELETED": users_pb2.ExplainLoginResponse.OBSTACLE_DELETED,
+    "NO_PASSWORD": users_pb2.ExplainLoginResponse.OBSTACLE_NO_PASSWORD,
+}
+"""What keeps users from logging in, by the names that auth gives it."""
+
 
 def to_proto(user: User) -> users_pb2.User:
     """Return the resource that callers see."""
@@ -31,4 +38,5 @@ def to_proto(user: User) -> users_pb2.User:
         create_time=timestamp(user.create_time),
         update_time=timestamp(user.update_time),
         delete_time=timestamp(user.delete_time),
+        purge_time=timestamp(user.purge_time),
     )

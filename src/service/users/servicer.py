@@ -6,23 +6,40 @@ from typing import TYPE_CHECKING
 
 from gatelodge.users.v1 import users_pb2, users_pb2_grpc
 
+from service.call import principal
 from service.errors import together
 from service.users.model import DisplayName, Email, NewUser, UserId
-from service.users.resource import to_proto
+from service.users.requests import changes, filter_of, order_of
+from service.users.resource import OBSTACLES, to_proto
 
 if TYPE_CHECKING:
     from service.auth.accounts import Accounts
+    from service.auth.explanation import LoginExplainer
     from service.auth.passwords import PasswordPolicy
     from service.rpc.context import Context
     from service.users.directory import Directory
+    from service.users.lifecycle import Lifecycle
+    from service.users.listing import Listing
 
 
 class UserServicer(users_pb2_grpc.UserServiceServicer):
     """Serves ``gatelodge.users.v1.UserService``."""
 
-    def __init__(self, *, directory: Directory, accounts: Accounts, policy: PasswordPolicy) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        listing: Listing,
+        lifecycle: Lifecycle,
+        accounts: Accounts,
+        explainer: LoginExplainer,
+        policy: PasswordPolicy,
+    ) -> None:
         self._directory = directory
+        self._listing = listing
+        self._lifecycle = lifecycle
         self._accounts = accounts
+        self._explainer = explainer
         self._policy = policy
 
     async def CreateUser(self, request: users_pb2.CreateUserRequest, _: Context) -> users_pb2.CreateUserResponse:
@@ -51,3 +68,54 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         """Find a user by email."""
         user = await self._directory.lookup(Email.parse(request.email))
         return users_pb2.LookupUserResponse(user=to_proto(user))
+
+    async def ListUsers(self, request: users_pb2.ListUsersRequest, _: Context) -> users_pb2.ListUsersResponse:
+        """Return a page of users."""
+        page = await self._listing.page(
+            filter_of(request), order_of(request), size=request.page_size, token=request.page_token
+        )
+        return users_pb2.ListUsersResponse(users=map(to_proto, page.users), next_page_token=page.next_token)
+
+    async def UpdateUser(self, request: users_pb2.UpdateUserRequest, _: Context) -> users_pb2.UpdateUserResponse:
+        """Change what the mask names."""
+        user = await self._lifecycle.update(
+            UserId.parse(request.user_id), changes(request), etag=request.user.etag, by=principal()
+        )
+        return users_pb2.UpdateUserResponse(user=to_proto(user))
+
+    async def DisableUser(self, request: users_pb2.DisableUserRequest, _: Context) -> users_pb2.DisableUserResponse:
+        """Stop a user from logging in."""
+        user = await self._lifecycle.disable(UserId.parse(request.user_id), reason=request.reason, etag=request.etag)
+        return users_pb2.DisableUserResponse(user=to_proto(user))
+
+    async def EnableUser(self, request: users_pb2.EnableUserRequest, _: Context) -> users_pb2.EnableUserResponse:
+        """Let a user log in again."""
+        user = await self._lifecycle.enable(UserId.parse(request.user_id), etag=request.etag)
+        return users_pb2.EnableUserResponse(user=to_proto(user))
+
+    async def DeleteUser(self, request: users_pb2.DeleteUserRequest, _: Context) -> users_pb2.DeleteUserResponse:
+        """Delete a user, until the purge."""
+        user = await self._lifecycle.delete(
+            UserId.parse(request.user_id), etag=request.etag, allow_missing=request.allow_missing
+        )
+        return users_pb2.DeleteUserResponse(user=to_proto(user) if user else None)
+
+    async def UndeleteUser(self, request: users_pb2.UndeleteUserRequest, _: Context) -> users_pb2.UndeleteUserResponse:
+        """Take a deletion back."""
+        user = await self._lifecycle.undelete(UserId.parse(request.user_id), etag=request.etag)
+        return users_pb2.UndeleteUserResponse(user=to_proto(user))
+
+    async def EraseUser(self, request: users_pb2.EraseUserRequest, _: Context) -> users_pb2.EraseUserResponse:
+        """Remove all that is held on a person."""
+        await self._lifecycle.erase(UserId.parse(request.user_id), etag=request.etag)
+        return users_pb2.EraseUserResponse()
+
+    async def ExplainLogin(self, request: users_pb2.ExplainLoginRequest, _: Context) -> users_pb2.ExplainLoginResponse:
+        """Tell why a user cannot log in."""
+        explanation = await self._explainer.explain(Email.parse(request.email))
+        return users_pb2.ExplainLoginResponse(
+            user_id=str(explanation.user_id),
+            can_log_in=not explanation.obstacles,
+            obstacles=[OBSTACLES[obstacle.name] for obstacle in explanation.obstacles],
+            disable_reason=explanation.disable_reason,
+        )

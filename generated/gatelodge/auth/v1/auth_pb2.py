@@ -29,7 +29,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgatelodge/auth/v1/auth.proto\x12\x11gatelodge.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gatelodge/access/v1/access.proto\x1a\x1egatelodge/users/v1/users.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x0fRegisterRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01\x12 \n\x08password\x18\x02 \x01(\tB\x0e\x80\x01\x01\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\"\x12\n\x10RegisterResponse\"L\n\x0cLoginRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01\x12 \n\x08password\x18\x02 \x01(\tB\x0e\x80\x01\x01\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01\"l\n\rLoginResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"\x0e\n\x0cGetMeRequest\"7\n\rGetMeResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatelodge.users.v1.User2\xd8\x02\n\x0b\x41uthService\x12w\n\x08Register\x12\".gatelodge.auth.v1.RegisterRequest\x1a#.gatelodge.auth.v1.RegisterResponse\"\"\xaa\xa0\x19\x02\x08\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/auth:register:\x01*\x12k\n\x05Login\x12\x1f.gatelodge.auth.v1.LoginRequest\x1a .gatelodge.auth.v1.LoginResponse\"\x1f\xaa\xa0\x19\x02\x08\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/auth:login:\x01*\x12\x63\n\x05GetMe\x12\x1f.gatelodge.auth.v1.GetMeRequest\x1a .gatelodge.auth.v1.GetMeResponse\"\x17\x90\x02\x01\xaa\xa0\x19\x02\x10\x01\x82\xd3\xe4\x93\x02\x08\x12\x06/v1/meb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgatelodge/auth/v1/auth.proto\x12\x11gatelodge.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gatelodge/access/v1/access.proto\x1a\x1egatelodge/users/v1/users.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n\x0fRegisterRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01\x12 \n\x08password\x18\x02 \x01(\tB\x0e\x80\x01\x01\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1f\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x12\n\x10RegisterResponse\"L\n\x0cLoginRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\x18\xfe\x01\xc8\x01\x01\x12 \n\x08password\x18\x02 \x01(\tB\x0e\x80\x01\x01\xbaH\x08r\x03\x18\x80\x02\xc8\x01\x01\"l\n\rLoginResponse\x12\x19\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"\x0e\n\x0cGetMeRequest\"7\n\rGetMeResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.gatelodge.users.v1.User2\xd8\x02\n\x0b\x41uthService\x12w\n\x08Register\x12\".gatelodge.auth.v1.RegisterRequest\x1a#.gatelodge.auth.v1.RegisterResponse\"\"\xaa\xa0\x19\x02\x08\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/auth:register:\x01*\x12k\n\x05Login\x12\x1f.gatelodge.auth.v1.LoginRequest\x1a .gatelodge.auth.v1.LoginResponse\"\x1f\xaa\xa0\x19\x02\x08\x01\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/auth:login:\x01*\x12\x63\n\x05GetMe\x12\x1f.gatelodge.auth.v1.GetMeRequest\x1a .gatelodge.auth.v1.GetMeResponse\"\x17\x90\x02\x01\xaa\xa0\x19\x02\x10\x01\x82\xd3\xe4\x93\x02\x08\x12\x06/v1/meb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERREQUEST'].fields_by_name['password']._serialized_options = b'\200\001\001\272H\010r\003\030\200\002\310\001\001'
   _globals['_REGISTERREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_REGISTERREQUEST'].fields_by_name['display_name']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_REGISTERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_REGISTERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_LOGINREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_LOGINREQUEST'].fields_by_name['email']._serialized_options = b'\272H\010r\003\030\376\001\310\001\001'
   _globals['_LOGINREQUEST'].fields_by_name['password']._loaded_options = None
@@ -54,18 +56,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['Login']._serialized_options = b'\252\240\031\002\010\001\202\323\344\223\002\023\"\016/v1/auth:login:\001*'
   _globals['_AUTHSERVICE'].methods_by_name['GetMe']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['GetMe']._serialized_options = b'\220\002\001\252\240\031\002\020\001\202\323\344\223\002\010\022\006/v1/me'
-  _globals['_REGISTERREQUEST']._serialized_start=209
-  _globals['_REGISTERREQUEST']._serialized_end=320
-  _globals['_REGISTERRESPONSE']._serialized_start=322
-  _globals['_REGISTERRESPONSE']._serialized_end=340
-  _globals['_LOGINREQUEST']._serialized_start=342
-  _globals['_LOGINREQUEST']._serialized_end=418
-  _globals['_LOGINRESPONSE']._serialized_start=420
-  _globals['_LOGINRESPONSE']._serialized_end=528
-  _globals['_GETMEREQUEST']._serialized_start=530
-  _globals['_GETMEREQUEST']._serialized_end=544
-  _globals['_GETMERESPONSE']._serialized_start=546
-  _globals['_GETMERESPONSE']._serialized_end=601
-  _globals['_AUTHSERVICE']._serialized_start=604
-  _globals['_AUTHSERVICE']._serialized_end=948
+  _globals['_REGISTERREQUEST']._serialized_start=210
+  _globals['_REGISTERREQUEST']._serialized_end=354
+  _globals['_REGISTERRESPONSE']._serialized_start=356
+  _globals['_REGISTERRESPONSE']._serialized_end=374
+  _globals['_LOGINREQUEST']._serialized_start=376
+  _globals['_LOGINREQUEST']._serialized_end=452
+  _globals['_LOGINRESPONSE']._serialized_start=454
+  _globals['_LOGINRESPONSE']._serialized_end=562
+  _globals['_GETMEREQUEST']._serialized_start=564
+  _globals['_GETMEREQUEST']._serialized_end=578
+  _globals['_GETMERESPONSE']._serialized_start=580
+  _globals['_GETMERESPONSE']._serialized_end=635
+  _globals['_AUTHSERVICE']._serialized_start=638
+  _globals['_AUTHSERVICE']._serialized_end=982
 # @@protoc_insertion_point(module_scope)

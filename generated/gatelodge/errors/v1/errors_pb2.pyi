@@ -62,6 +62,22 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The server is shutting down. Try again: another replica will answer."""
     REASON_SERVICE_UNKNOWN: _Reason.ValueType  # 18
     """The health service knows no service of that name."""
+    REASON_INVALID_PAGE_TOKEN: _Reason.ValueType  # 19
+    """The page token is not ours, is damaged, or belongs to a request with other arguments. Begin with the first page."""
+    REASON_CURSOR_INVALID: _Reason.ValueType  # 20
+    """The cursor is not ours, is damaged, or is from another database. Start at `latest` or `earliest`."""
+    REASON_CURSOR_PRUNED: _Reason.ValueType  # 21
+    """Events after the cursor are no longer kept, so some would be missed. Read the state anew, then start at `latest`."""
+    REASON_READER_TOO_SLOW: _Reason.ValueType  # 22
+    """The stream's events came faster than its reader took them. Resume from the last cursor, and read faster."""
+    REASON_ETAG_MISMATCH: _Reason.ValueType  # 23
+    """The etag given is not that of the resource any more: somebody changed it. Read it again and decide."""
+    REASON_USER_NOT_DELETED: _Reason.ValueType  # 24
+    """There is nothing to undelete: the user is not deleted."""
+    REASON_REQUEST_ID_REUSED: _Reason.ValueType  # 25
+    """The caller made another request (other method or other fields) with this `request_id` in the last 24 hours. Nothing
+    was done. Make a new id for a new request; repeat an old one as it was.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is the `reason` of the `google.rpc.ErrorInfo` in every error; its `domain` is `gatelodge`.
@@ -108,4 +124,20 @@ REASON_SHUTTING_DOWN: Reason.ValueType  # 17
 """The server is shutting down. Try again: another replica will answer."""
 REASON_SERVICE_UNKNOWN: Reason.ValueType  # 18
 """The health service knows no service of that name."""
+REASON_INVALID_PAGE_TOKEN: Reason.ValueType  # 19
+"""The page token is not ours, is damaged, or belongs to a request with other arguments. Begin with the first page."""
+REASON_CURSOR_INVALID: Reason.ValueType  # 20
+"""The cursor is not ours, is damaged, or is from another database. Start at `latest` or `earliest`."""
+REASON_CURSOR_PRUNED: Reason.ValueType  # 21
+"""Events after the cursor are no longer kept, so some would be missed. Read the state anew, then start at `latest`."""
+REASON_READER_TOO_SLOW: Reason.ValueType  # 22
+"""The stream's events came faster than its reader took them. Resume from the last cursor, and read faster."""
+REASON_ETAG_MISMATCH: Reason.ValueType  # 23
+"""The etag given is not that of the resource any more: somebody changed it. Read it again and decide."""
+REASON_USER_NOT_DELETED: Reason.ValueType  # 24
+"""There is nothing to undelete: the user is not deleted."""
+REASON_REQUEST_ID_REUSED: Reason.ValueType  # 25
+"""The caller made another request (other method or other fields) with this `request_id` in the last 24 hours. Nothing
+was done. Make a new id for a new request; repeat an old one as it was.
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

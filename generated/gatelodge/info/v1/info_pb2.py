@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgatelodge/info/v1/info.proto\x12\x11gatelodge.info.v1\x1a gatelodge/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"h\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x90\x01\n\x0bInfoService\x12\x80\x01\n\rGetServerInfo\x12\'.gatelodge.info.v1.GetServerInfoRequest\x1a(.gatelodge.info.v1.GetServerInfoResponse\"\x1c\xaa\xa0\x19\x02\x10\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/serverInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgatelodge/info/v1/info.proto\x12\x11gatelodge.info.v1\x1a gatelodge/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"h\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x63ommit\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x93\x01\n\x0bInfoService\x12\x83\x01\n\rGetServerInfo\x12\'.gatelodge.info.v1.GetServerInfoRequest\x1a(.gatelodge.info.v1.GetServerInfoResponse\"\x1f\x90\x02\x01\xaa\xa0\x19\x02\x10\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/serverInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatelodge.info.v1.info_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INFOSERVICE'].methods_by_name['GetServerInfo']._loaded_options = None
-  _globals['_INFOSERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\252\240\031\002\020\001\202\323\344\223\002\020\022\016/v1/serverInfo'
+  _globals['_INFOSERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\220\002\001\252\240\031\002\020\001\202\323\344\223\002\020\022\016/v1/serverInfo'
   _globals['_GETSERVERINFOREQUEST']._serialized_start=148
   _globals['_GETSERVERINFOREQUEST']._serialized_end=170
   _globals['_GETSERVERINFORESPONSE']._serialized_start=172
   _globals['_GETSERVERINFORESPONSE']._serialized_end=276
   _globals['_INFOSERVICE']._serialized_start=279
-  _globals['_INFOSERVICE']._serialized_end=423
+  _globals['_INFOSERVICE']._serialized_end=426
 # @@protoc_insertion_point(module_scope)

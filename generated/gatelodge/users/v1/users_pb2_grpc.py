@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class UserServiceStub:
-    """UserService keeps accounts. Permissions: `users.create`, `users.read`.
+    """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
+    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     def __init__(self, channel):
@@ -55,10 +56,51 @@ class UserServiceStub:
                 request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.LookupUserRequest.SerializeToString,
                 response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.LookupUserResponse.FromString,
                 _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/ListUsers',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersResponse.FromString,
+                _registered_method=True)
+        self.UpdateUser = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/UpdateUser',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UpdateUserRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UpdateUserResponse.FromString,
+                _registered_method=True)
+        self.DisableUser = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/DisableUser',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.DisableUserRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.DisableUserResponse.FromString,
+                _registered_method=True)
+        self.EnableUser = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/EnableUser',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EnableUserRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EnableUserResponse.FromString,
+                _registered_method=True)
+        self.DeleteUser = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/DeleteUser',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.DeleteUserRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.DeleteUserResponse.FromString,
+                _registered_method=True)
+        self.UndeleteUser = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/UndeleteUser',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UndeleteUserRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UndeleteUserResponse.FromString,
+                _registered_method=True)
+        self.EraseUser = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/EraseUser',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserResponse.FromString,
+                _registered_method=True)
+        self.ExplainLogin = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/ExplainLogin',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExplainLoginRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExplainLoginResponse.FromString,
+                _registered_method=True)
 
 
 class UserServiceServicer:
-    """UserService keeps accounts. Permissions: `users.create`, `users.read`.
+    """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
+    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     def CreateUser(self, request, context):
@@ -93,6 +135,68 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsers(self, request, context):
+        """ListUsers returns users page by page (AIP-158), deleted ones only with `show_deleted`. Every page costs the same.
+        Errors: INVALID_PAGE_TOKEN when the token is not ours or was given out for another filter or order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateUser(self, request, context):
+        """UpdateUser changes the fields that the mask names (AIP-134, AIP-161). Users may change their own `display_name`;
+        `users.update` changes everyone's, and the `email`, which is then no longer verified.
+        Errors: ETAG_MISMATCH, EMAIL_TAKEN, USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableUser(self, request, context):
+        """DisableUser stops a user from logging in, and says why. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableUser(self, request, context):
+        """EnableUser lets a disabled user log in again. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteUser(self, request, context):
+        """DeleteUser marks a user as deleted (AIP-164): out of lists, unable to log in, the address still taken, until
+        `purge_time`. Errors: ETAG_MISMATCH; USER_NOT_FOUND, also when deleted already, unless `allow_missing`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteUser(self, request, context):
+        """UndeleteUser takes a deletion back. Errors: USER_NOT_DELETED, ETAG_MISMATCH, USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseUser(self, request, context):
+        """EraseUser removes all that is held on a person, for good: the account, its password, its address. What is left are
+        events under an id that leads nowhere. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainLogin(self, request, context):
+        """ExplainLogin tells an operator whether a user can log in and, if not, everything that stands in the way.
+        Login itself never tells. Errors: USER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UserServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -116,6 +220,46 @@ def add_UserServiceServicer_to_server(servicer, server):
                     request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.LookupUserRequest.FromString,
                     response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.LookupUserResponse.SerializeToString,
             ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'UpdateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateUser,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UpdateUserRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UpdateUserResponse.SerializeToString,
+            ),
+            'DisableUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableUser,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.DisableUserRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.DisableUserResponse.SerializeToString,
+            ),
+            'EnableUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableUser,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EnableUserRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EnableUserResponse.SerializeToString,
+            ),
+            'DeleteUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteUser,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.DeleteUserRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'UndeleteUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteUser,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UndeleteUserRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UndeleteUserResponse.SerializeToString,
+            ),
+            'EraseUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseUser,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserResponse.SerializeToString,
+            ),
+            'ExplainLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainLogin,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExplainLoginRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExplainLoginResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'gatelodge.users.v1.UserService', rpc_method_handlers)
@@ -125,7 +269,8 @@ def add_UserServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UserService:
-    """UserService keeps accounts. Permissions: `users.create`, `users.read`.
+    """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
+    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     @staticmethod
@@ -226,6 +371,222 @@ class UserService:
             '/gatelodge.users.v1.UserService/LookupUser',
             gatelodge_dot_users_dot_v1_dot_users__pb2.LookupUserRequest.SerializeToString,
             gatelodge_dot_users_dot_v1_dot_users__pb2.LookupUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/ListUsers',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/UpdateUser',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.UpdateUserRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.UpdateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/DisableUser',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.DisableUserRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.DisableUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/EnableUser',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.EnableUserRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.EnableUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/DeleteUser',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.DeleteUserRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/UndeleteUser',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.UndeleteUserRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.UndeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/EraseUser',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/ExplainLogin',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.ExplainLoginRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.ExplainLoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

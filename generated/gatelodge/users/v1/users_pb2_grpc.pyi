@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UserServiceStub:
-    """UserService keeps accounts. Permissions: `users.create`, `users.read`."""
+    """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
+    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -49,10 +51,39 @@ class UserServiceStub:
     """LookupUser finds a user by email, compared in canonical form: case, Unicode normalisation and the spelling of
     international domains do not matter. Errors: USER_NOT_FOUND.
     """
+    ListUsers: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListUsersRequest, _users_pb2.ListUsersResponse]
+    """ListUsers returns users page by page (AIP-158), deleted ones only with `show_deleted`. Every page costs the same.
+    Errors: INVALID_PAGE_TOKEN when the token is not ours or was given out for another filter or order.
+    """
+    UpdateUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.UpdateUserResponse]
+    """UpdateUser changes the fields that the mask names (AIP-134, AIP-161). Users may change their own `display_name`;
+    `users.update` changes everyone's, and the `email`, which is then no longer verified.
+    Errors: ETAG_MISMATCH, EMAIL_TAKEN, USER_NOT_FOUND.
+    """
+    DisableUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DisableUserRequest, _users_pb2.DisableUserResponse]
+    """DisableUser stops a user from logging in, and says why. Errors: ETAG_MISMATCH, USER_NOT_FOUND."""
+    EnableUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.EnableUserRequest, _users_pb2.EnableUserResponse]
+    """EnableUser lets a disabled user log in again. Errors: ETAG_MISMATCH, USER_NOT_FOUND."""
+    DeleteUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]
+    """DeleteUser marks a user as deleted (AIP-164): out of lists, unable to log in, the address still taken, until
+    `purge_time`. Errors: ETAG_MISMATCH; USER_NOT_FOUND, also when deleted already, unless `allow_missing`.
+    """
+    UndeleteUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.UndeleteUserRequest, _users_pb2.UndeleteUserResponse]
+    """UndeleteUser takes a deletion back. Errors: USER_NOT_DELETED, ETAG_MISMATCH, USER_NOT_FOUND."""
+    EraseUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.EraseUserRequest, _users_pb2.EraseUserResponse]
+    """EraseUser removes all that is held on a person, for good: the account, its password, its address. What is left are
+    events under an id that leads nowhere. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
+    """
+    ExplainLogin: _grpc.UnaryUnaryMultiCallable[_users_pb2.ExplainLoginRequest, _users_pb2.ExplainLoginResponse]
+    """ExplainLogin tells an operator whether a user can log in and, if not, everything that stands in the way.
+    Login itself never tells. Errors: USER_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
-    """UserService keeps accounts. Permissions: `users.create`, `users.read`."""
+    """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
+    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.CreateUserRequest, _users_pb2.CreateUserResponse]  # type: ignore[assignment]
@@ -71,9 +102,38 @@ class UserServiceAsyncStub(UserServiceStub):
     """LookupUser finds a user by email, compared in canonical form: case, Unicode normalisation and the spelling of
     international domains do not matter. Errors: USER_NOT_FOUND.
     """
+    ListUsers: _aio.UnaryUnaryMultiCallable[_users_pb2.ListUsersRequest, _users_pb2.ListUsersResponse]  # type: ignore[assignment]
+    """ListUsers returns users page by page (AIP-158), deleted ones only with `show_deleted`. Every page costs the same.
+    Errors: INVALID_PAGE_TOKEN when the token is not ours or was given out for another filter or order.
+    """
+    UpdateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.UpdateUserResponse]  # type: ignore[assignment]
+    """UpdateUser changes the fields that the mask names (AIP-134, AIP-161). Users may change their own `display_name`;
+    `users.update` changes everyone's, and the `email`, which is then no longer verified.
+    Errors: ETAG_MISMATCH, EMAIL_TAKEN, USER_NOT_FOUND.
+    """
+    DisableUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DisableUserRequest, _users_pb2.DisableUserResponse]  # type: ignore[assignment]
+    """DisableUser stops a user from logging in, and says why. Errors: ETAG_MISMATCH, USER_NOT_FOUND."""
+    EnableUser: _aio.UnaryUnaryMultiCallable[_users_pb2.EnableUserRequest, _users_pb2.EnableUserResponse]  # type: ignore[assignment]
+    """EnableUser lets a disabled user log in again. Errors: ETAG_MISMATCH, USER_NOT_FOUND."""
+    DeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeleteUserRequest, _users_pb2.DeleteUserResponse]  # type: ignore[assignment]
+    """DeleteUser marks a user as deleted (AIP-164): out of lists, unable to log in, the address still taken, until
+    `purge_time`. Errors: ETAG_MISMATCH; USER_NOT_FOUND, also when deleted already, unless `allow_missing`.
+    """
+    UndeleteUser: _aio.UnaryUnaryMultiCallable[_users_pb2.UndeleteUserRequest, _users_pb2.UndeleteUserResponse]  # type: ignore[assignment]
+    """UndeleteUser takes a deletion back. Errors: USER_NOT_DELETED, ETAG_MISMATCH, USER_NOT_FOUND."""
+    EraseUser: _aio.UnaryUnaryMultiCallable[_users_pb2.EraseUserRequest, _users_pb2.EraseUserResponse]  # type: ignore[assignment]
+    """EraseUser removes all that is held on a person, for good: the account, its password, its address. What is left are
+    events under an id that leads nowhere. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
+    """
+    ExplainLogin: _aio.UnaryUnaryMultiCallable[_users_pb2.ExplainLoginRequest, _users_pb2.ExplainLoginResponse]  # type: ignore[assignment]
+    """ExplainLogin tells an operator whether a user can log in and, if not, everything that stands in the way.
+    Login itself never tells. Errors: USER_NOT_FOUND.
+    """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
-    """UserService keeps accounts. Permissions: `users.create`, `users.read`."""
+    """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
+    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    """
 
     @_abc_1.abstractmethod
     def CreateUser(
@@ -113,6 +173,81 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_users_pb2.LookupUserResponse, _abc.Awaitable[_users_pb2.LookupUserResponse]]:
         """LookupUser finds a user by email, compared in canonical form: case, Unicode normalisation and the spelling of
         international domains do not matter. Errors: USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUsers(
+        self,
+        request: _users_pb2.ListUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ListUsersResponse, _abc.Awaitable[_users_pb2.ListUsersResponse]]:
+        """ListUsers returns users page by page (AIP-158), deleted ones only with `show_deleted`. Every page costs the same.
+        Errors: INVALID_PAGE_TOKEN when the token is not ours or was given out for another filter or order.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateUser(
+        self,
+        request: _users_pb2.UpdateUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.UpdateUserResponse, _abc.Awaitable[_users_pb2.UpdateUserResponse]]:
+        """UpdateUser changes the fields that the mask names (AIP-134, AIP-161). Users may change their own `display_name`;
+        `users.update` changes everyone's, and the `email`, which is then no longer verified.
+        Errors: ETAG_MISMATCH, EMAIL_TAKEN, USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DisableUser(
+        self,
+        request: _users_pb2.DisableUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.DisableUserResponse, _abc.Awaitable[_users_pb2.DisableUserResponse]]:
+        """DisableUser stops a user from logging in, and says why. Errors: ETAG_MISMATCH, USER_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def EnableUser(
+        self,
+        request: _users_pb2.EnableUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.EnableUserResponse, _abc.Awaitable[_users_pb2.EnableUserResponse]]:
+        """EnableUser lets a disabled user log in again. Errors: ETAG_MISMATCH, USER_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def DeleteUser(
+        self,
+        request: _users_pb2.DeleteUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.DeleteUserResponse, _abc.Awaitable[_users_pb2.DeleteUserResponse]]:
+        """DeleteUser marks a user as deleted (AIP-164): out of lists, unable to log in, the address still taken, until
+        `purge_time`. Errors: ETAG_MISMATCH; USER_NOT_FOUND, also when deleted already, unless `allow_missing`.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteUser(
+        self,
+        request: _users_pb2.UndeleteUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.UndeleteUserResponse, _abc.Awaitable[_users_pb2.UndeleteUserResponse]]:
+        """UndeleteUser takes a deletion back. Errors: USER_NOT_DELETED, ETAG_MISMATCH, USER_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def EraseUser(
+        self,
+        request: _users_pb2.EraseUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.EraseUserResponse, _abc.Awaitable[_users_pb2.EraseUserResponse]]:
+        """EraseUser removes all that is held on a person, for good: the account, its password, its address. What is left are
+        events under an id that leads nowhere. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainLogin(
+        self,
+        request: _users_pb2.ExplainLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.ExplainLoginResponse, _abc.Awaitable[_users_pb2.ExplainLoginResponse]]:
+        """ExplainLogin tells an operator whether a user can log in and, if not, everything that stands in the way.
+        Login itself never tells. Errors: USER_NOT_FOUND.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -8,6 +8,7 @@ from service.rpc.interceptors.access import Access
 from service.rpc.interceptors.access_log import AccessLog, MethodMetrics, RpcMetrics
 from service.rpc.interceptors.deadline import Deadline
 from service.rpc.interceptors.errors import Errors
+from service.rpc.interceptors.idempotency import Idempotency
 from service.rpc.interceptors.request_id import RequestId
 from service.rpc.interceptors.tracing import Tracing
 from service.rpc.interceptors.validation import Validation
@@ -26,6 +27,7 @@ __all__ = [
     "AccessLog",
     "Deadline",
     "Errors",
+    "Idempotency",
     "MethodMetrics",
     "RequestId",
     "RpcMetrics",
@@ -44,6 +46,7 @@ def chain(
     inflight: InFlight,
     default_deadline: float,
     authenticate: Callable[[str], Principal],
+    idempotency: Idempotency,
 ) -> tuple[Layer, ...]:
     """Return the interceptors, outermost first.
 
@@ -55,6 +58,7 @@ def chain(
         inflight: counts calls and ends them; shared with the drain.
         default_deadline: seconds a call with one response may take when its client does not say.
         authenticate: turns a token's text into who holds it, or raises `CredentialsInvalid`.
+        idempotency: the layer that knows repeated mutations.
 
     """
     return (
@@ -71,6 +75,8 @@ def chain(
         Deadline(inflight=inflight, default_seconds=default_deadline),
         # Before the request is received: a stranger's is none of our memory, and validation tells them nothing.
         Access(authenticate=authenticate),
-        # Innermost: receives and decodes requests, so that servicers see valid ones only.
+        # Receives and decodes requests, so that everything further in sees valid ones only.
         Validation(max_message_bytes=max_message_bytes, inflight=inflight),
+        # Innermost: compares decoded requests, and keeps the bytes of answers with the change they tell of.
+        idempotency,
     )

@@ -1,0 +1,194 @@
+"""What an account goes through after it was made: changed, disabled, enabled, deleted, undeleted, erased, purged.
+
+Every change holds the user's row, compares the etag if one is given (AIP-154), and counts the version up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from service.errors import EtagMismatch, PermissionMissing, UserNotDeleted, UserNotFound
+from service.events.model import UserDeleted, UserDisabled, UserEnabled, UserErased, UserUndeleted, UserUpdated
+from service.users.directory import from_row
+from service.users.model import User, UserState
+from service.users.statements import ERASE, LOCK, PURGE, SAVE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from service.access import Principal
+    from service.clock import Clock
+    from service.db import Answers, Connection, Database
+    from service.events.journal import Journal
+    from service.events.model import Event
+    from service.users.model import DisplayName, Email, UserId
+
+UPDATE = "users.update"
+_PURGED_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is to be different about a user; None leaves it as it is."""
+
+    email: Email | None = None
+    display_name: DisplayName | None = None
+
+    def apply(self, user: User) -> User:
+        """Return the user with the changes. A new address, other than in spelling, is not verified."""
+        if self.email is not None:
+            verified = user.email_verified and self.email.canonical == user.email_canonical
+            user = replace(user, email=self.email.typed, email_canonical=self.email.canonical, email_verified=verified)
+        return user if self.display_name is None else replace(user, display_name=self.display_name.text)
+
+
+class Lifecycle:
+    """Changes users. `retention` is how long a deleted one can be undeleted."""
+
+    def __init__(
+        self, *, database: Database, journal: Journal, answers: Answers, clock: Clock, retention: timedelta
+    ) -> None:
+        self._database = database
+        self._journal = journal
+        self._answers = answers
+        self._clock = clock
+        self._retention = retention
+
+    async def update(self, user_id: UserId, changes: Changes, *, etag: str, by: Principal) -> User:
+        """Change a user; nothing to change returns the user as it is.
+
+        Raises:
+            PermissionMissing: the address is to change and `by` may only change their own name.
+            EtagMismatch, UserNotFound, EmailTaken: as their names say. Deleted users cannot be changed.
+
+        """
+        if changes.email is not None and not by.may(UPDATE):
+            raise PermissionMissing(UPDATE)
+        return await self._change(user_id, etag, lambda user: changes.apply(_present(user)), _updated)
+
+    async def disable(self, user_id: UserId, *, reason: str, etag: str) -> User:
+        """Stop a user from logging in. Raises `EtagMismatch`, `UserNotFound`."""
+        return await self._change(
+            user_id,
+            etag,
+            lambda user: replace(_present(user), state=UserState.DISABLED, disable_reason=reason),
+            lambda _, after: UserDisabled(after.id.value, after.disable_reason),
+        )
+
+    async def enable(self, user_id: UserId, *, etag: str) -> User:
+        """Let a user log in again. Raises `EtagMismatch`, `UserNotFound`."""
+        return await self._change(
+            user_id,
+            etag,
+            lambda user: replace(_present(user), state=UserState.ACTIVE, disable_reason=""),
+            lambda _, after: UserEnabled(after.id.value),
+        )
+
+    async def delete(self, user_id: UserId, *, etag: str, allow_missing: bool = False) -> User | None:
+        """Delete a user softly (AIP-164). None: there was none to delete, and that is allowed (AIP-135).
+
+        Raises:
+            EtagMismatch: as its name says.
+            UserNotFound: there is none, or it is deleted already.
+
+        """
+        now = self._clock()
+        try:
+            return await self._change(
+                user_id,
+                etag,
+                lambda user: replace(_present(user), delete_time=now, purge_time=now + self._retention),
+                lambda _, after: UserDeleted(after.id.value),
+            )
+        except UserNotFound:
+            if allow_missing:
+                return None
+            raise
+
+    async def undelete(self, user_id: UserId, *, etag: str) -> User:
+        """Take a deletion back. Raises `UserNotDeleted`, `EtagMismatch`, `UserNotFound`."""
+        return await self._change(user_id, etag, _undeleted, lambda _, after: UserUndeleted(after.id.value))
+
+    async def erase(self, user_id: UserId, *, etag: str) -> None:
+        """Remove a user for good, deleted or not. Raises `EtagMismatch`, `UserNotFound`."""
+
+        async def work(conn: Connection) -> None:
+            await self._hold(conn, user_id, etag)
+            await ERASE.execute(conn, user_id=user_id.value)
+            await self._answers.forget(conn, str(user_id))
+            await self._journal.record(conn, UserErased(user_id.value))
+
+        await self._database.transact(work)
+
+    async def purge(self) -> int:
+        """Remove for good whom nobody undeleted in time; return how many."""
+        purged = 0
+        while True:
+            some = await self._database.transact(self._purge_some)
+            purged += some
+            if some < _PURGED_AT_ONCE:
+                return purged
+
+    async def _purge_some(self, conn: Connection) -> int:
+        rows = await PURGE.all(conn, now=self._clock(), limit=_PURGED_AT_ONCE)
+        for row in rows:
+            await self._journal.record(conn, UserErased(row.id))
+        return len(rows)
+
+    async def _change(
+        self, user_id: UserId, etag: str, alter: Callable[[User], User], told: Callable[[User, User], Event]
+    ) -> User:
+        """Change a user and write down what happened, in one transaction; a change of nothing is none."""
+
+        async def work(conn: Connection) -> User:
+            before = await self._hold(conn, user_id, etag)
+            after = alter(before)
+            if after == before:
+                return before
+            await self._journal.record(conn, told(before, after))
+            return await self._save(conn, after)
+
+        return await self._database.transact(work)
+
+    @staticmethod
+    async def _hold(conn: Connection, user_id: UserId, etag: str) -> User:
+        user = from_row(await LOCK.one(conn, user_id=user_id.value))
+        if etag and etag != user.etag:
+            raise EtagMismatch
+        return user
+
+    async def _save(self, conn: Connection, user: User) -> User:
+        row = await SAVE.one(
+            conn,
+            user_id=user.id.value,
+            email=user.email,
+            email_canonical=user.email_canonical,
+            email_verified=user.email_verified,
+            display_name=user.display_name,
+            state=user.state,
+            disable_reason=user.disable_reason,
+            delete_time=user.delete_time,
+            purge_time=user.purge_time,
+            update_time=self._clock(),
+        )
+        return from_row(row)
+
+
+def _updated(before: User, after: User) -> Event:
+    """Tell which fields changed, never from what to what: the record outlives the user."""
+    changed = {"email": before.email != after.email, "display_name": before.display_name != after.display_name}
+    return UserUpdated(after.id.value, tuple(name for name, differs in changed.items() if differs))
+
+
+def _present(user: User) -> User:
+    if user.delete_time is not None:
+        raise UserNotFound
+    return user
+
+
+def _undeleted(user: User) -> User:
+    if user.delete_time is None:
+        raise UserNotDeleted
+    return replace(user, delete_time=None, purge_time=None)
