@@ -15,6 +15,7 @@ from gatelodge.access.v1 import access_pb2  # noqa: F401
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.rpc import error_details_pb2, status_pb2
 from grpc_tools import protoc  # type: ignore[import-untyped]
+from psycopg.errors import UniqueViolation
 
 from service.access import ADMIN, Principal
 from service.errors import CredentialsInvalid, EmailTaken
@@ -61,12 +62,6 @@ Request, Response = load()
 class BrokenText(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
-
-
-class UniqueViolation(Exception):
-    """Looks like psycopg's, whose texts repeat values."""
-
-    sqlstate = "23505"
 
 
 UniqueViolation.__module__ = "psycopg.errors"

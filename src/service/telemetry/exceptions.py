@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 REDACTED: Final = "[redacted]"
 
@@ -39,11 +39,16 @@ def scrub(text: str) -> str:
     return _SECRETS.sub(lambda m: "".join(part or "" for part in m.groups()) + REDACTED, text)
 
 
-def render_exception(error: BaseException, *, limit: int = 16_000) -> str:
-    """Return the chain of `error`, outermost first, with stacks, cut at about `limit` characters. Never raises."""
+def render_exception(
+    error: BaseException, *, limit: int = 16_000, clean: Callable[[str], str] = lambda text: text
+) -> str:
+    """Return the chain of `error`, outermost first, with stacks, cut at about `limit` characters. Never raises.
+
+    `clean` takes out of each message what only the caller knows to be secret.
+    """
     parts: list[str] = []
     size = 0
-    for part in _chain(error, "", 0, set()):
+    for part in _chain(error, "", 0, set(), clean):
         parts.append(part[: max(0, limit - size)])
         size += len(part)
         if size > limit:
@@ -52,12 +57,17 @@ def render_exception(error: BaseException, *, limit: int = 16_000) -> str:
     return "\n".join(parts)
 
 
-def describe(error: BaseException) -> str:
-    """Return type and message of `error` on one line. Never raises."""
+def type_name(error: BaseException) -> str:
+    """Return the exception's class with its module; ``builtins`` is left out."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def describe(error: BaseException, clean: Callable[[str], str] = lambda text: text) -> str:
+    """Return type and message of `error` on one line; `clean` as in `render_exception`. Never raises."""
+    name = type_name(error)
     try:
-        message = _message(error)
+        message = clean(_message(error))
     except Exception:  # noqa: BLE001 - whatever an exception's own code does, it must be loggable
         message = "(its message cannot be made)"
     line = scrub(message[:_MESSAGE]).replace("\r", "\\r").replace("\n", "\\n")
@@ -86,7 +96,7 @@ def _database_message(error: BaseException, *, connecting: bool) -> str:
     return ", ".join([f"sqlstate {sqlstate}", *found])
 
 
-def _chain(error: BaseException, indent: str, depth: int, seen: set[int]) -> Iterator[str]:
+def _chain(error: BaseException, indent: str, depth: int, seen: set[int], clean: Callable[[str], str]) -> Iterator[str]:
     current: BaseException | None = error
     lead = ""
     while current is not None and id(current) not in seen:
@@ -94,10 +104,10 @@ def _chain(error: BaseException, indent: str, depth: int, seen: set[int]) -> Ite
             yield f"{indent}… more"
             return
         seen.add(id(current))
-        yield f"{indent}{lead}{describe(current)}"
+        yield f"{indent}{lead}{describe(current, clean)}"
         yield from _stack(current, indent)
         if isinstance(current, BaseExceptionGroup):
-            yield from _group(current, indent, depth, seen)
+            yield from _group(current, indent, depth, seen, clean)
         lead, current = _next(current)
 
 
@@ -107,12 +117,14 @@ def _next(error: BaseException) -> tuple[str, BaseException | None]:
     return "while handling: ", None if error.__suppress_context__ else error.__context__
 
 
-def _group(group: BaseExceptionGroup[BaseException], indent: str, depth: int, seen: set[int]) -> Iterator[str]:
+def _group(
+    group: BaseExceptionGroup[BaseException], indent: str, depth: int, seen: set[int], clean: Callable[[str], str]
+) -> Iterator[str]:
     if depth >= _GROUP_DEPTH:
         yield f"{indent}  … deeper"
         return
     for member in group.exceptions[:_GROUP]:
-        yield from _chain(member, f"{indent}  | ", depth + 1, seen)
+        yield from _chain(member, f"{indent}  | ", depth + 1, seen, clean)
     if len(group.exceptions) > _GROUP:
         yield f"{indent}  … {len(group.exceptions) - _GROUP} more"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Never
 
 import grpc.aio
@@ -11,10 +12,10 @@ import structlog
 
 from service import call
 from service.errors import DomainError, InternalError
-from service.rpc.causes import type_name, whole_chain
 from service.rpc.interceptors.layer import Context, Layer, Serve
-from service.rpc.secrets import secrets_of
+from service.rpc.secrets import hide, secrets_of
 from service.rpc.status import REQUEST_ID_KEY, code_for, message_of, reason_of, trailers_for
+from service.telemetry.exceptions import render_exception, type_name
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -69,7 +70,7 @@ class Errors(Layer):
                 "unexpected exception",
                 rpc_method=method.name,
                 request_id=current.request_id if current else None,
-                exception=whole_chain(error, secrets_of(context)),
+                exception=render_exception(error, clean=partial(hide, secrets=secrets_of(context))),
             )
         return InternalError()
 
