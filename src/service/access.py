@@ -79,5 +79,5 @@ class Rule:
             return
         if principal is None:
             raise CredentialsMissing
-        if principal.subject != user_id and not principal.may(self.permission):
+        if principal.subject != user_id.lower() and not principal.may(self.permission):
             raise UserNotFound

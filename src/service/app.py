@@ -64,6 +64,9 @@ if TYPE_CHECKING:
     from service.clock import Clock
     from service.settings import Ops, Settings
 
+_PING_SECONDS = 0.3
+"""Less than a probe may take, so that a pool that is merely busy is told from a database that is away."""
+
 
 @dataclass(frozen=True, slots=True)
 class App:
@@ -151,7 +154,9 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
         # What runs beside the calls.
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
-        tasks.spawn("readiness", Readiness(probe=database.ping, tell=board.set_ready).run)
+        tasks.spawn(
+            "readiness", Readiness(probe=partial(database.ping, within=_PING_SECONDS), tell=board.set_ready).run
+        )
         tasks.spawn("events", feed.run)
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))

@@ -49,7 +49,7 @@ class PageTokens:
 
     def seal(self, position: Sequence[str | int], bound_to: bytes = b"") -> str:
         """Return a token of URL-safe characters that opens only with the same `bound_to`: the method and its filter."""
-        body = json.dumps(list(position), separators=(",", ":")).encode()
+        body = json.dumps(list(position), ensure_ascii=False, separators=(",", ":")).encode()
         sealed = self._aead.encrypt(body, [bound_to])
         return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2
+from grpc_health.v1 import health_pb2
 from tests.app.client import PASSWORD, Client, Failure, taken_apart
 from tests.app.test_health import get
 
@@ -80,6 +81,22 @@ async def test_a_cancelled_or_late_call_ends_its_sql_and_returns_its_connection(
         await client.sql("DROP VIEW users")
         await client.sql("ALTER TABLE people RENAME TO users")
         await client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=ada.metadata, timeout=2)
+
+
+async def test_a_pool_that_is_merely_busy_does_not_make_the_process_unready(
+    url: str, settings_for: SettingsFor
+) -> None:
+    settings = settings_for(url, DATABASE__POOL_MIN_SIZE="2", DATABASE__POOL_MAX_SIZE="2")
+    async with running(settings) as app, Client(app.address, url) as client:
+        ada = await client.user()
+        await client.sql("ALTER TABLE users RENAME TO people")
+        await client.sql("CREATE VIEW users AS SELECT people.* FROM people, (SELECT pg_sleep(3)) AS slow")
+        calls = [client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=ada.metadata, timeout=3) for _ in range(6)]
+        await asyncio.sleep(2.5)
+        answer = await client.health.Check(health_pb2.HealthCheckRequest(service="readiness"))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        for call in calls:
+            call.cancel()
 
 
 async def test_a_call_without_a_deadline_gets_the_servers(url: str, settings_for: SettingsFor) -> None:

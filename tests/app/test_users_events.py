@@ -45,9 +45,11 @@ async def test_the_whole_life_of_an_account_is_on_the_record(client: Client) -> 
     assert {actor for (actor,) in actors} == {None, root.user_id}
 
 
-@pytest.mark.parametrize("call", ["UpdateUser", "DisableUser", "DeleteUser", "EraseUser"])
+@pytest.mark.parametrize("call", ["UpdateUser", "DisableUser", "EnableUser", "DeleteUser", "EraseUser"])
 async def test_a_change_whose_event_cannot_be_written_is_not_made(client: Client, call: str) -> None:
     root, ada = await client.administrator(), await client.user()
+    if call == "EnableUser":
+        await client.users.DisableUser(users_pb2.DisableUserRequest(user_id=ada.user_id), metadata=root.metadata)
     await client.sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''full''; END'"
     )

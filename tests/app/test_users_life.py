@@ -80,6 +80,45 @@ async def test_without_a_mask_the_fields_that_are_not_empty_change_and_a_star_me
     assert (after.email, after.display_name) == ("lovelace@example.com", "")
 
 
+async def test_a_user_may_send_their_own_record_back_with_another_name(client: Client) -> None:
+    ada = await client.user()
+    own = await get(client, ada, ada.user_id)
+    own.display_name = "Ada"
+    for mask in (None, FieldMask(), FieldMask(paths=["*"])):
+        own.display_name += "!"
+        request = users_pb2.UpdateUserRequest(user_id=ada.user_id, user=own, update_mask=mask)
+        own = (await client.users.UpdateUser(request, metadata=ada.metadata)).user
+    assert own.display_name == "Ada!!!"
+
+
+async def test_a_user_is_themselves_however_their_id_is_spelled(client: Client) -> None:
+    ada = await client.user()
+    assert (await get(client, ada, ada.user_id.upper())).id == ada.user_id
+
+
+async def test_a_repeated_deletion_of_nobody_deletes_nobody_later(client: Client, root: Login) -> None:
+    ada = await client.user()
+    await client.users.DeleteUser(users_pb2.DeleteUserRequest(user_id=ada.user_id), metadata=root.metadata)
+    nobody = users_pb2.DeleteUserRequest(user_id=ada.user_id, allow_missing=True, request_id=str(uuid.uuid4()))
+    assert not (await client.users.DeleteUser(nobody, metadata=root.metadata)).HasField("user")
+    await client.users.UndeleteUser(users_pb2.UndeleteUserRequest(user_id=ada.user_id), metadata=root.metadata)
+    assert not (await client.users.DeleteUser(nobody, metadata=root.metadata)).HasField("user")
+    assert not (await get(client, root, ada.user_id)).HasField("delete_time")
+
+
+async def test_an_erasure_of_oneself_can_be_repeated(client: Client, root: Login) -> None:
+    request = users_pb2.EraseUserRequest(user_id=root.user_id, request_id=str(uuid.uuid4()))
+    for _ in range(2):
+        await client.users.EraseUser(request, metadata=root.metadata)
+    assert await client.sql("SELECT count(*) FROM events WHERE type = 'user.erased'") == [(1,)]
+
+
+async def test_an_address_whose_canonical_form_is_long_does_not_stop_a_list(client: Client, root: Login) -> None:
+    for number in range(3):
+        await client.register("\u1fb2" * 63 + f"{number}@" + "d" * 57 + ".co")
+    assert len(await listed(client, root, page_size=1, order=List.ORDER_EMAIL_ASC)) == 4
+
+
 async def test_an_unknown_path_in_the_mask_is_refused(client: Client, root: Login) -> None:
     ada = await client.user()
     failed = await refused(client, root, ada.user_id, "display_name", "shoe_size")
@@ -212,6 +251,9 @@ async def test_whom_nobody_undeletes_in_time_is_purged(url: str, settings_for: S
         root, ada, bob = await client.administrator(), await client.user(), await client.user("bob@example.com")
         for gone in (ada, bob):
             await client.users.DeleteUser(users_pb2.DeleteUserRequest(user_id=gone.user_id), metadata=root.metadata)
+        touch = users_pb2.UndeleteUserRequest(user_id=ada.user_id, request_id=str(uuid.uuid4()))
+        await client.users.UndeleteUser(touch, metadata=root.metadata)
+        await client.users.DeleteUser(users_pb2.DeleteUserRequest(user_id=ada.user_id), metadata=root.metadata)
         await client.sql("UPDATE users SET purge_time = now() - interval '1 s' WHERE id = %s::uuid", ada.user_id)
         await client.sql("UPDATE jobs SET next_run_time = now() WHERE name = 'users.purge'")
         async with asyncio.timeout(15):
@@ -222,6 +264,7 @@ async def test_whom_nobody_undeletes_in_time_is_purged(url: str, settings_for: S
             ("root@example.com",),
         ]
         assert await client.sql("SELECT count(*) FROM events WHERE type = 'user.erased'") == [(1,)]
+        assert await client.sql("SELECT count(*) FROM idempotency_keys") == [(0,)]
 
 
 async def test_an_erased_user_leaves_nothing_behind(client: Client, root: Login) -> None:

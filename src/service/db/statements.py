@@ -59,12 +59,12 @@ KEEP_ANSWER = Command(
     params={"caller": str, "request_id": UUID, "response": bytes},
 )
 
-# Erasure is rare and a day of answers is little: no index.
+# Erasure is rare and a day of answers is little: no index. An empty answer tells nothing, and may be the erasure's own.
 FORGET_ANSWERS = Command(
     "db.forget_idempotent_answers",
     """
     DELETE FROM idempotency_keys
-    WHERE caller = %(subject)s OR position(convert_to(%(subject)s, 'UTF8') in response) > 0
+    WHERE response <> '' AND (caller = %(subject)s OR position(convert_to(%(subject)s, 'UTF8') in response) > 0)
     """,
     params={"subject": str},
 )

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-REASON_MAX_CHARACTERS = 500
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -64,11 +62,9 @@ class UserUpdated(Event):
 
 @dataclass(frozen=True, slots=True)
 class UserDisabled(Event):
-    """The account may no longer log in. `reason` is the operator's words, at most 500 characters; it stays for ever."""
+    """The account may no longer log in. Why stands with the account, and goes with it: it is somebody's own words."""
 
     type = "user.disabled"
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

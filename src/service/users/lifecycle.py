@@ -64,9 +64,14 @@ class Lifecycle:
             EtagMismatch, UserNotFound, EmailTaken: as their names say. Deleted users cannot be changed.
 
         """
-        if changes.email is not None and not by.may(UPDATE):
-            raise PermissionMissing(UPDATE)
-        return await self._change(user_id, etag, lambda user: changes.apply(_present(user)), _updated)
+
+        def alter(user: User) -> User:
+            after = changes.apply(_present(user))
+            if after.email != user.email and not by.may(UPDATE):
+                raise PermissionMissing(UPDATE)
+            return after
+
+        return await self._change(user_id, etag, alter, _updated)
 
     async def disable(self, user_id: UserId, *, reason: str, etag: str) -> User:
         """Stop a user from logging in. Raises `EtagMismatch`, `UserNotFound`."""
@@ -74,7 +79,7 @@ class Lifecycle:
             user_id,
             etag,
             lambda user: replace(_present(user), state=UserState.DISABLED, disable_reason=reason),
-            lambda _, after: UserDisabled(after.id.value, after.disable_reason),
+            lambda _, after: UserDisabled(after.id.value),
         )
 
     async def enable(self, user_id: UserId, *, etag: str) -> User:
@@ -95,17 +100,19 @@ class Lifecycle:
 
         """
         now = self._clock()
-        try:
-            return await self._change(
-                user_id,
-                etag,
-                lambda user: replace(_present(user), delete_time=now, purge_time=now + self._retention),
-                lambda _, after: UserDeleted(after.id.value),
-            )
-        except UserNotFound:
-            if allow_missing:
-                return None
-            raise
+
+        async def work(conn: Connection) -> User | None:
+            # Decided in the transaction, so that "there was none" is an answer that a repeat gets again.
+            try:
+                before = _present(await self._hold(conn, user_id, etag))
+            except UserNotFound:
+                if allow_missing:
+                    return None
+                raise
+            await self._journal.record(conn, UserDeleted(user_id.value))
+            return await self._save(conn, replace(before, delete_time=now, purge_time=now + self._retention))
+
+        return await self._database.transact(work)
 
     async def undelete(self, user_id: UserId, *, etag: str) -> User:
         """Take a deletion back. Raises `UserNotDeleted`, `EtagMismatch`, `UserNotFound`."""
@@ -134,6 +141,7 @@ class Lifecycle:
     async def _purge_some(self, conn: Connection) -> int:
         rows = await PURGE.all(conn, now=self._clock(), limit=_PURGED_AT_ONCE)
         for row in rows:
+            await self._answers.forget(conn, str(row.id))
             await self._journal.record(conn, UserErased(row.id))
         return len(rows)
 

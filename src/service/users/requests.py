@@ -40,7 +40,7 @@ def changes(request: users_pb2.UpdateUserRequest) -> Changes:
 
 
 def _named(request: users_pb2.UpdateUserRequest) -> set[str]:
-    if not request.HasField("update_mask"):
+    if not request.update_mask.paths:
         return {name for name in _CHANGEABLE if getattr(request.user, name)}
     paths = set(request.update_mask.paths)
     known = {"*", *users_pb2.User.DESCRIPTOR.fields_by_name}

@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gatelodge/events/v1/events.proto\x12\x13gatelodge.events.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gatelodge/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x06\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12>\n\x0fuser_registered\x18\x14 \x01(\x0b\x32#.gatelodge.events.v1.UserRegisteredH\x00\x12S\n\x1auser_registration_repeated\x18\x15 \x01(\x0b\x32-.gatelodge.events.v1.UserRegistrationRepeatedH\x00\x12\x38\n\x0cuser_created\x18\x16 \x01(\x0b\x32 .gatelodge.events.v1.UserCreatedH\x00\x12\x38\n\x0cuser_updated\x18\x17 \x01(\x0b\x32 .gatelodge.events.v1.UserUpdatedH\x00\x12:\n\ruser_disabled\x18\x18 \x01(\x0b\x32!.gatelodge.events.v1.UserDisabledH\x00\x12\x38\n\x0cuser_enabled\x18\x19 \x01(\x0b\x32 .gatelodge.events.v1.UserEnabledH\x00\x12\x38\n\x0cuser_deleted\x18\x1a \x01(\x0b\x32 .gatelodge.events.v1.UserDeletedH\x00\x12<\n\x0euser_undeleted\x18\x1b \x01(\x0b\x32\".gatelodge.events.v1.UserUndeletedH\x00\x12\x36\n\x0buser_erased\x18\x1c \x01(\x0b\x32\x1f.gatelodge.events.v1.UserErasedH\x00\x12\x41\n\x11user_password_set\x18\x1d \x01(\x0b\x32$.gatelodge.events.v1.UserPasswordSetH\x00\x42\t\n\x07payload\"\x10\n\x0eUserRegistered\"\x1a\n\x18UserRegistrationRepeated\"2\n\x0bUserCreated\x12\r\n\x05roles\x18\x01 \x03(\t\x12\x14\n\x0chas_password\x18\x02 \x01(\x08\"\x1d\n\x0bUserUpdated\x12\x0e\n\x06\x66ields\x18\x01 \x03(\t\"\x1e\n\x0cUserDisabled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\r\n\x0bUserEnabled\"\r\n\x0bUserDeleted\"\x0f\n\rUserUndeleted\"\x0c\n\nUserErased\"\x11\n\x0fUserPasswordSet\"\x80\x02\n\x11ListEventsRequest\x12\x1c\n\x07user_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\x08\x61\x63tor_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1f\n\x05types\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n\x10 \"\x06r\x04\x10\x01\x18@\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x1c\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"Y\n\x12ListEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.gatelodge.events.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd6\x01\n\x12WatchEventsRequest\x12\x1a\n\x06\x63ursor\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10H\x00\x12\x19\n\x06latest\x18\x02 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12\x1b\n\x08\x65\x61rliest\x18\x03 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12\x1c\n\x07user_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\x08\x61\x63tor_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1f\n\x05types\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10 \"\x06r\x04\x10\x01\x18@B\x0e\n\x05start\x12\x05\xbaH\x02\x08\x01\"Q\n\x13WatchEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.gatelodge.events.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t2\xa9\x02\n\x0c\x45ventService\x12\x85\x01\n\nListEvents\x12&.gatelodge.events.v1.ListEventsRequest\x1a\'.gatelodge.events.v1.ListEventsResponse\"&\x90\x02\x01\xaa\xa0\x19\r\x1a\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/events\x12\x90\x01\n\x0bWatchEvents\x12\'.gatelodge.events.v1.WatchEventsRequest\x1a(.gatelodge.events.v1.WatchEventsResponse\",\x90\x02\x01\xaa\xa0\x19\r\x1a\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gatelodge/events/v1/events.proto\x12\x13gatelodge.events.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gatelodge/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x06\n\x05\x45vent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x0e\n\x06source\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12>\n\x0fuser_registered\x18\x14 \x01(\x0b\x32#.gatelodge.events.v1.UserRegisteredH\x00\x12S\n\x1auser_registration_repeated\x18\x15 \x01(\x0b\x32-.gatelodge.events.v1.UserRegistrationRepeatedH\x00\x12\x38\n\x0cuser_created\x18\x16 \x01(\x0b\x32 .gatelodge.events.v1.UserCreatedH\x00\x12\x38\n\x0cuser_updated\x18\x17 \x01(\x0b\x32 .gatelodge.events.v1.UserUpdatedH\x00\x12:\n\ruser_disabled\x18\x18 \x01(\x0b\x32!.gatelodge.events.v1.UserDisabledH\x00\x12\x38\n\x0cuser_enabled\x18\x19 \x01(\x0b\x32 .gatelodge.events.v1.UserEnabledH\x00\x12\x38\n\x0cuser_deleted\x18\x1a \x01(\x0b\x32 .gatelodge.events.v1.UserDeletedH\x00\x12<\n\x0euser_undeleted\x18\x1b \x01(\x0b\x32\".gatelodge.events.v1.UserUndeletedH\x00\x12\x36\n\x0buser_erased\x18\x1c \x01(\x0b\x32\x1f.gatelodge.events.v1.UserErasedH\x00\x12\x41\n\x11user_password_set\x18\x1d \x01(\x0b\x32$.gatelodge.events.v1.UserPasswordSetH\x00\x42\t\n\x07payload\"\x10\n\x0eUserRegistered\"\x1a\n\x18UserRegistrationRepeated\"2\n\x0bUserCreated\x12\r\n\x05roles\x18\x01 \x03(\t\x12\x14\n\x0chas_password\x18\x02 \x01(\x08\"\x1d\n\x0bUserUpdated\x12\x0e\n\x06\x66ields\x18\x01 \x03(\t\"\x0e\n\x0cUserDisabled\"\r\n\x0bUserEnabled\"\r\n\x0bUserDeleted\"\x0f\n\rUserUndeleted\"\x0c\n\nUserErased\"\x11\n\x0fUserPasswordSet\"\x80\x02\n\x11ListEventsRequest\x12\x1c\n\x07user_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\x08\x61\x63tor_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1f\n\x05types\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n\x10 \"\x06r\x04\x10\x01\x18@\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x1c\n\npage_token\x18\x07 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10\"Y\n\x12ListEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.gatelodge.events.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd6\x01\n\x12WatchEventsRequest\x12\x1a\n\x06\x63ursor\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10H\x00\x12\x19\n\x06latest\x18\x02 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12\x1b\n\x08\x65\x61rliest\x18\x03 \x01(\x08\x42\x07\xbaH\x04j\x02\x08\x01H\x00\x12\x1c\n\x07user_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\x08\x61\x63tor_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1f\n\x05types\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10 \"\x06r\x04\x10\x01\x18@B\x0e\n\x05start\x12\x05\xbaH\x02\x08\x01\"Q\n\x13WatchEventsResponse\x12*\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1a.gatelodge.events.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t2\xa9\x02\n\x0c\x45ventService\x12\x85\x01\n\nListEvents\x12&.gatelodge.events.v1.ListEventsRequest\x1a\'.gatelodge.events.v1.ListEventsResponse\"&\x90\x02\x01\xaa\xa0\x19\r\x1a\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/events\x12\x90\x01\n\x0bWatchEvents\x12\'.gatelodge.events.v1.WatchEventsRequest\x1a(.gatelodge.events.v1.WatchEventsResponse\",\x90\x02\x01\xaa\xa0\x19\r\x1a\x0b\x65vents.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/events:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,25 +72,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERUPDATED']._serialized_start=1074
   _globals['_USERUPDATED']._serialized_end=1103
   _globals['_USERDISABLED']._serialized_start=1105
-  _globals['_USERDISABLED']._serialized_end=1135
-  _globals['_USERENABLED']._serialized_start=1137
-  _globals['_USERENABLED']._serialized_end=1150
-  _globals['_USERDELETED']._serialized_start=1152
-  _globals['_USERDELETED']._serialized_end=1165
-  _globals['_USERUNDELETED']._serialized_start=1167
-  _globals['_USERUNDELETED']._serialized_end=1182
-  _globals['_USERERASED']._serialized_start=1184
-  _globals['_USERERASED']._serialized_end=1196
-  _globals['_USERPASSWORDSET']._serialized_start=1198
-  _globals['_USERPASSWORDSET']._serialized_end=1215
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1218
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1474
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1476
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1565
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1568
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1782
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1784
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1865
-  _globals['_EVENTSERVICE']._serialized_start=1868
-  _globals['_EVENTSERVICE']._serialized_end=2165
+  _globals['_USERDISABLED']._serialized_end=1119
+  _globals['_USERENABLED']._serialized_start=1121
+  _globals['_USERENABLED']._serialized_end=1134
+  _globals['_USERDELETED']._serialized_start=1136
+  _globals['_USERDELETED']._serialized_end=1149
+  _globals['_USERUNDELETED']._serialized_start=1151
+  _globals['_USERUNDELETED']._serialized_end=1166
+  _globals['_USERERASED']._serialized_start=1168
+  _globals['_USERERASED']._serialized_end=1180
+  _globals['_USERPASSWORDSET']._serialized_start=1182
+  _globals['_USERPASSWORDSET']._serialized_end=1199
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1202
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1458
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1460
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1549
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1552
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1766
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1768
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1849
+  _globals['_EVENTSERVICE']._serialized_start=1852
+  _globals['_EVENTSERVICE']._serialized_end=2149
 # @@protoc_insertion_point(module_scope)

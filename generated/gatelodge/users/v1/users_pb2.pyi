@@ -340,11 +340,11 @@ class ListUsersRequest(_message.Message):
         TEXT_FIELD_NUMBER: _builtins.int
         state: Global___User.State.ValueType
         email_prefix: _builtins.str
-        """The beginning of the address, in any case and normalisation."""
+        """The beginning of the address in its canonical form: any case will do, an international domain is `xn--…`."""
         role: _builtins.str
         """The name of a role held."""
         text: _builtins.str
-        """A part of the address or of the display name, in any case; three characters or more."""
+        """A part of the canonical address or of the display name; three characters or more. Letters match in either case."""
         @_builtins.property
         def created_from(self) -> _timestamp_pb2.Timestamp:
             """Created at this moment or later."""
@@ -440,7 +440,7 @@ class UpdateUserRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """`display_name`, `email`, or `*` for both. Absent: the fields that are not empty."""
+        """`display_name`, `email`, or `*` for both. Absent or empty: the fields that are not empty."""
 
     def __init__(
         self,
