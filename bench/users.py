@@ -13,10 +13,10 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
@@ -29,7 +29,7 @@ from tests.app.client import Client
 from tests.app.conftest import as_url
 
 from service.app import running
-from service.db import Database, Statement, clone, migrations
+from service.db import clone, migrations
 from service.db.embedded import EmbeddedPostgres
 from service.settings import load
 from service.telemetry import logging
@@ -108,7 +108,7 @@ async def main() -> int:
         worlds = {name: await world(stack, url, folder) for name, url in urls.items()}
         ratios = await compared({name: operations(of) for name, of in worlds.items()})
         await print_plans(urls["1M"])
-        growth = await streamed(urls["1M"])
+        growth = await streamed(worlds["1M"])
     RESULTS.write_text(json.dumps({"ratios": ratios, "stream_rss_growth_mib": growth}, indent=2) + "\n")
     print(f"written to {RESULTS}")
     kept = all(ratio <= LIMITS.get(name, KEYED) for name, ratio in ratios.items())
@@ -181,30 +181,17 @@ async def print_plans(url: str) -> None:
             print(f"  {name:<14}{'; '.join(used) or lines[1]}")
 
 
-async def streamed(url: str) -> float:
-    """Stream every user through a server-side cursor; return by how many MiB the process grew meanwhile."""
-    everyone = Statement(
-        "bench.everyone", "SELECT id, email, display_name FROM users ORDER BY create_time, id", row=Everyone
-    )
-    async with Database(url) as database:
-        counts, highest, before = 0, 0.0, 0.0
-        async with aclosing(database.stream(everyone.stream)) as rows:
-            async for _ in rows:
-                counts += 1
-                if counts == 20_000:
-                    before = rss()
-                if counts % 50_000 == 0:
-                    highest = max(highest, rss())
-    print(f"\nstreamed {counts} users; RSS {before:.0f} MiB at the start, {highest:.0f} MiB at most")
+async def streamed(world: World) -> float:
+    """Export every user; return by how many MiB this process, service and client together, grew meanwhile."""
+    counts, highest, before = 0, 0.0, 0.0
+    async for answer in world.users.ExportUsers(users_pb2.ExportUsersRequest(), metadata=world.metadata):
+        counts += len(answer.users)
+        if counts == 20_000:
+            before = rss()
+        if counts % 50_000 == 0:
+            highest = max(highest, rss())
+    print(f"\nexported {counts} users; RSS {before:.0f} MiB at the start, {highest:.0f} MiB at most")
     return round(highest - before, 1)
-
-
-class Everyone(NamedTuple):
-    """What is streamed of a user."""
-
-    id: UUID
-    email: str
-    display_name: str
 
 
 def rss() -> float:

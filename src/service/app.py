@@ -49,6 +49,7 @@ from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
 from service.telemetry.ops import OpsServer
 from service.users.directory import Directory
+from service.users.export import Export
 from service.users.lifecycle import Lifecycle
 from service.users.listing import Listing
 from service.users.servicer import UserServicer
@@ -113,7 +114,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             clock=clock,
             retention=timedelta(days=settings.users.retention_days),
         )
-        listing = Listing(database=database, tokens=PageTokens(derived_key(master_secret, "page-tokens")))
+        tokens = PageTokens(derived_key(master_secret, "page-tokens"))
         accounts = _accounts(settings, database, hasher, metrics)
         issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
         login = Login(database=database, hasher=hasher, issuer=issuer, new_id=uuid7, count=metrics.login)
@@ -123,7 +124,8 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         services = _services(
             users=UserServicer(
                 directory=directory,
-                listing=listing,
+                listing=Listing(database=database, tokens=tokens),
+                export=Export(database=database, tokens=tokens),
                 lifecycle=lifecycle,
                 accounts=accounts,
                 explainer=LoginExplainer(database=database, directory=directory),

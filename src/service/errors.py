@@ -244,7 +244,7 @@ class Conflict(Aborted):
 class Overloaded(ResourceExhausted):
     """`resource` is at its limit.
 
-    One of ``calls``, ``streams``, ``health_watchers``, ``password_hashing``, ``database_connections``.
+    One of ``calls``, ``streams``, ``health_watchers``, ``exports``, ``password_hashing``, ``database_connections``.
     """
 
     reason = "OVERLOADED"

@@ -427,3 +427,68 @@ async def test_a_filter_that_makes_no_sense_is_refused(
 ) -> None:
     failed = await failure(client.users.ListUsers(List(filter=List.Filter(**matching)), metadata=root.metadata))
     assert set(failed.fields) == {field}
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+async def exported(client: Client, by: Login, *, messages: int = 10**6, **request: Any) -> tuple[list[str], str]:
+    """Return the ids that come in so many messages, and the last cursor."""
+    ids: list[str] = []
+    cursor = ""
+    stream = client.users.ExportUsers(users_pb2.ExportUsersRequest(**request), metadata=by.metadata)
+    async for answer in stream:
+        ids += [user.id for user in answer.users]
+        cursor = answer.cursor
+        messages -= 1
+        if not messages:
+            stream.cancel()
+            break
+    return ids, cursor
+
+
+async def test_an_export_that_broke_off_goes_on_after_its_cursor(client: Client, root: Login) -> None:
+    await client.sql(
+        "INSERT INTO users (id, email, email_canonical, delete_time)"
+        " SELECT gen_random_uuid(), n || '@example.com', n || '@example.com', CASE WHEN n > 1700 THEN now() END"
+        " FROM generate_series(1, 1800) AS n"
+    )
+    everyone = [user_id for (user_id,) in await client.sql("SELECT id::text FROM users ORDER BY create_time, id")]
+    first, cursor = await exported(client, root, messages=2, show_deleted=True)
+    rest, _ = await exported(client, root, cursor=cursor, show_deleted=True)
+    assert first + rest == everyone
+    present, _ = await exported(client, root)
+    assert len(present) == 1701
+
+
+async def test_an_export_given_up_leaves_no_transaction_behind_and_too_many_at_once_are_refused(
+    client: Client, root: Login
+) -> None:
+    await client.sql(
+        "INSERT INTO users (id, email, email_canonical, display_name)"
+        " SELECT gen_random_uuid(), n || '@example.com', n || '@example.com', repeat('x', 200)"
+        " FROM generate_series(1, 20000) AS n"
+    )
+    streams = [client.users.ExportUsers(users_pb2.ExportUsersRequest(), metadata=root.metadata) for _ in range(2)]
+    for stream in streams:
+        await stream.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await exported(client, root)
+    refused = taken_apart(caught.value)
+    assert (refused.reason, refused.info.metadata["resource"]) == ("OVERLOADED", "exports")
+    for stream in streams:
+        stream.cancel()
+    mine = "datname = current_database() AND state LIKE 'idle in transaction%%'"
+    open_ones = f"SELECT count(*) FROM pg_stat_activity WHERE {mine}"
+    async with asyncio.timeout(10):
+        while await client.sql(open_ones) != [(0,)]:
+            await asyncio.sleep(0.05)
+    assert len((await exported(client, root))[0]) == 20_001
+
+
+async def test_a_cursor_that_is_not_ours_is_refused(client: Client, root: Login) -> None:
+    page = await client.users.ListUsers(List(page_size=1), metadata=root.metadata)
+    for cursor in ("nonsense", page.next_page_token or "AAAA"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await exported(client, root, cursor=cursor)
+        assert taken_apart(caught.value).reason == "INVALID_PAGE_TOKEN"

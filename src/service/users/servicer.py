@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from gatelodge.users.v1 import users_pb2, users_pb2_grpc
@@ -13,11 +14,14 @@ from service.users.requests import changes, filter_of, order_of
 from service.users.resource import OBSTACLES, to_proto
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from service.auth.accounts import Accounts
     from service.auth.explanation import LoginExplainer
     from service.auth.passwords import PasswordPolicy
     from service.rpc.context import Context
     from service.users.directory import Directory
+    from service.users.export import Export
     from service.users.lifecycle import Lifecycle
     from service.users.listing import Listing
 
@@ -30,6 +34,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         *,
         directory: Directory,
         listing: Listing,
+        export: Export,
         lifecycle: Lifecycle,
         accounts: Accounts,
         explainer: LoginExplainer,
@@ -37,6 +42,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
     ) -> None:
         self._directory = directory
         self._listing = listing
+        self._export = export
         self._lifecycle = lifecycle
         self._accounts = accounts
         self._explainer = explainer
@@ -75,6 +81,15 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             filter_of(request), order_of(request), size=request.page_size, token=request.page_token
         )
         return users_pb2.ListUsersResponse(users=map(to_proto, page.users), next_page_token=page.next_token)
+
+    async def ExportUsers(
+        self, request: users_pb2.ExportUsersRequest, _: Context
+    ) -> AsyncGenerator[users_pb2.ExportUsersResponse, None]:
+        """Stream every user."""
+        batches = self._export.batches(cursor=request.cursor, show_deleted=request.show_deleted)
+        async with aclosing(batches):
+            async for batch in batches:
+                yield users_pb2.ExportUsersResponse(users=map(to_proto, batch.users), cursor=batch.cursor)
 
     async def UpdateUser(self, request: users_pb2.UpdateUserRequest, _: Context) -> users_pb2.UpdateUserResponse:
         """Change what the mask names."""

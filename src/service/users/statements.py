@@ -170,6 +170,19 @@ LIST_OLDEST_FIRST = Statement(
     planned_anew=True,
 )
 
+EXPORT = Statement(
+    "users.export",
+    "SELECT"
+    + _COLUMNS
+    + """
+    FROM users
+    WHERE (%(show_deleted)s OR delete_time IS NULL) AND (create_time, id) > (%(after_time)s, %(after_id)s)
+    ORDER BY create_time, id
+    """,
+    row=UserRow,
+    params={"show_deleted": bool, "after_time": datetime, "after_id": UUID},
+)
+
 LIST_NEWEST_FIRST = Statement(
     "users.list_newest_first",
     "SELECT"

@@ -61,6 +61,11 @@ class UserServiceStub:
                 request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersRequest.SerializeToString,
                 response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersResponse.FromString,
                 _registered_method=True)
+        self.ExportUsers = channel.unary_stream(
+                '/gatelodge.users.v1.UserService/ExportUsers',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExportUsersRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExportUsersResponse.FromString,
+                _registered_method=True)
         self.UpdateUser = channel.unary_unary(
                 '/gatelodge.users.v1.UserService/UpdateUser',
                 request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.UpdateUserRequest.SerializeToString,
@@ -138,6 +143,15 @@ class UserServiceServicer:
     def ListUsers(self, request, context):
         """ListUsers returns users page by page (AIP-158), deleted ones only with `show_deleted`. Every page costs the same.
         Errors: INVALID_PAGE_TOKEN when the token is not ours or was given out for another filter or order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUsers(self, request, context):
+        """ExportUsers streams every user, oldest first, as they were at one moment. Each message has a cursor; a stream that
+        broke off goes on after the cursor that was kept, with a later moment. Errors: INVALID_PAGE_TOKEN for a cursor that is
+        not ours; OVERLOADED when too many exports run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,6 +238,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     servicer.ListUsers,
                     request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersRequest.FromString,
                     response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'ExportUsers': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUsers,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExportUsersRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExportUsersResponse.SerializeToString,
             ),
             'UpdateUser': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateUser,
@@ -398,6 +417,33 @@ class UserService:
             '/gatelodge.users.v1.UserService/ListUsers',
             gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersRequest.SerializeToString,
             gatelodge_dot_users_dot_v1_dot_users__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/ExportUsers',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.ExportUsersRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.ExportUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,11 @@ class UserServiceStub:
     """ListUsers returns users page by page (AIP-158), deleted ones only with `show_deleted`. Every page costs the same.
     Errors: INVALID_PAGE_TOKEN when the token is not ours or was given out for another filter or order.
     """
+    ExportUsers: _grpc.UnaryStreamMultiCallable[_users_pb2.ExportUsersRequest, _users_pb2.ExportUsersResponse]
+    """ExportUsers streams every user, oldest first, as they were at one moment. Each message has a cursor; a stream that
+    broke off goes on after the cursor that was kept, with a later moment. Errors: INVALID_PAGE_TOKEN for a cursor that is
+    not ours; OVERLOADED when too many exports run.
+    """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.UpdateUserResponse]
     """UpdateUser changes the fields that the mask names (AIP-134, AIP-161). Users may change their own `display_name`;
     `users.update` changes everyone's, and the `email`, which is then no longer verified.
@@ -105,6 +110,11 @@ class UserServiceAsyncStub(UserServiceStub):
     ListUsers: _aio.UnaryUnaryMultiCallable[_users_pb2.ListUsersRequest, _users_pb2.ListUsersResponse]  # type: ignore[assignment]
     """ListUsers returns users page by page (AIP-158), deleted ones only with `show_deleted`. Every page costs the same.
     Errors: INVALID_PAGE_TOKEN when the token is not ours or was given out for another filter or order.
+    """
+    ExportUsers: _aio.UnaryStreamMultiCallable[_users_pb2.ExportUsersRequest, _users_pb2.ExportUsersResponse]  # type: ignore[assignment]
+    """ExportUsers streams every user, oldest first, as they were at one moment. Each message has a cursor; a stream that
+    broke off goes on after the cursor that was kept, with a later moment. Errors: INVALID_PAGE_TOKEN for a cursor that is
+    not ours; OVERLOADED when too many exports run.
     """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.UpdateUserRequest, _users_pb2.UpdateUserResponse]  # type: ignore[assignment]
     """UpdateUser changes the fields that the mask names (AIP-134, AIP-161). Users may change their own `display_name`;
@@ -183,6 +193,17 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_users_pb2.ListUsersResponse, _abc.Awaitable[_users_pb2.ListUsersResponse]]:
         """ListUsers returns users page by page (AIP-158), deleted ones only with `show_deleted`. Every page costs the same.
         Errors: INVALID_PAGE_TOKEN when the token is not ours or was given out for another filter or order.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportUsers(
+        self,
+        request: _users_pb2.ExportUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_users_pb2.ExportUsersResponse], _abc.AsyncIterator[_users_pb2.ExportUsersResponse]]:
+        """ExportUsers streams every user, oldest first, as they were at one moment. Each message has a cursor; a stream that
+        broke off goes on after the cursor that was kept, with a later moment. Errors: INVALID_PAGE_TOKEN for a cursor that is
+        not ours; OVERLOADED when too many exports run.
         """
 
     @_abc_1.abstractmethod
