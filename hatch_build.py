@@ -8,7 +8,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class BakeCommit(BuildHookInterface):  # type: ignore[type-arg]
+class BakeCommit(BuildHookInterface):  # type: ignore[type-arg]  # generic in the stub only
     """Writes ``service/COMMIT`` into the wheel when it is built from a checkout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

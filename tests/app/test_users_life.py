@@ -246,6 +246,15 @@ async def test_answers_kept_for_repeats_are_erased_with_the_user_they_tell_of(cl
     assert await client.sql("SELECT count(*) FROM idempotency_keys") == [(0,)]
 
 
+async def test_answers_given_to_an_erased_user_about_others_go_with_them(client: Client, root: Login) -> None:
+    other, ada = await client.administrator("other@example.com"), await client.user()
+    request = users_pb2.DisableUserRequest(user_id=ada.user_id, request_id=str(uuid.uuid4()))
+    await client.users.DisableUser(request, metadata=other.metadata)
+    assert await client.sql("SELECT count(*) FROM idempotency_keys") == [(1,)]
+    await client.users.EraseUser(users_pb2.EraseUserRequest(user_id=other.user_id), metadata=root.metadata)
+    assert await client.sql("SELECT count(*) FROM idempotency_keys") == [(0,)]
+
+
 async def test_whom_nobody_undeletes_in_time_is_purged(url: str, settings_for: SettingsFor) -> None:
     async with running(settings_for(url)) as app, Client(app.address, url) as client:
         root, ada, bob = await client.administrator(), await client.user(), await client.user("bob@example.com")

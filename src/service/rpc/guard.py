@@ -33,7 +33,7 @@ class _Nothing:
         return None
 
 
-class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]
+class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]  # compiled, without types
     """Serves calls to unregistered methods in a loop of its own."""
 
     def __init__(self, interceptors: tuple[grpc.aio.ServerInterceptor, ...], options: Any) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from service.rpc.context import Context
 
 
-class ReflectionServicer(reflection.aio.ReflectionServicer):  # type: ignore[misc]
+class ReflectionServicer(reflection.aio.ReflectionServicer):  # type: ignore[misc]  # the library is untyped
     """``grpc.reflection.v1alpha.ServerReflection``; ``v1`` is the same on the wire."""
 
     async def ServerReflectionInfo(  # noqa: N802 - named by the proto

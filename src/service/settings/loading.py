@@ -105,7 +105,7 @@ def _merged(layers: Iterable[Layer]) -> tuple[dict[Key, object], dict[Key, str]]
         for key, value in layer.values.items():
             old = values.get(key)
             both = isinstance(old, dict) and isinstance(value, dict)
-            values[key] = {**old, **value} if both else value  # type: ignore[dict-item]
+            values[key] = {**old, **value} if both else value  # type: ignore[dict-item]  # both are dicts
             origins[key] = layer.origin
     return values, origins
 
@@ -115,7 +115,7 @@ def _nested(env: str, values: Mapping[Key, object]) -> dict[str, object]:
     for key, value in values.items():
         table: dict[str, object] = tree
         for part in key.path[:-1]:
-            table = table.setdefault(part, {})  # type: ignore[assignment]
+            table = table.setdefault(part, {})  # type: ignore[assignment]  # sections are dicts
         table[key.path[-1]] = value
     return tree
 

@@ -104,14 +104,14 @@ class _Server(ThreadingHTTPServer):
         # HTTPServer's own asks the DNS for this machine's name, which can take seconds.
         TCPServer.server_bind(self)
 
-    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]  # the stub knows datagrams, too
         if len(self._open) >= _MOST_CONNECTIONS and not self._make_room():
             super().shutdown_request(request)
             return
         self._open[request] = time.monotonic()
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]  # likewise
         self._open.pop(request, None)
         super().shutdown_request(request)
 

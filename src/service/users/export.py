@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BATCH = 500
 _AT_ONCE = 2
-"""Exports that may run: each holds a connection for as long as its reader takes."""
+"""Exports that may run: each holds a connection for as long as its reader takes, the one place where that is so."""
 _BOUND_TO = b"gatelodge.users.v1.ExportUsersRequest"
 _BEGINNING: dict[str, Any] = {"after_time": datetime(1, 1, 1, tzinfo=UTC), "after_id": UUID(int=0)}
 

@@ -50,7 +50,7 @@ class Handler(_RpcMethodHandler):
         self.request_deserializer = self.response_serializer = None
         self.unary_unary = self.unary_stream = None
         # gRPC looks at the one for the method's kind only.
-        self.stream_unary = self.stream_stream = serve  # type: ignore[assignment]
+        self.stream_unary = self.stream_stream = serve  # type: ignore[assignment]  # one shape for all four kinds
 
 
 class Layer(grpc.aio.ServerInterceptor):

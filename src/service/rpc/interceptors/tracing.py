@@ -103,7 +103,7 @@ def _library_interceptor(provider: TracerProvider | None) -> Any:
     """Import OpenTelemetry's interceptor only where it is used: it takes a tenth of a second."""
     from opentelemetry.instrumentation.grpc import aio_server_interceptor  # noqa: PLC0415
 
-    return aio_server_interceptor(tracer_provider=provider)  # type: ignore[no-untyped-call]
+    return aio_server_interceptor(tracer_provider=provider)  # type: ignore[no-untyped-call]  # the library is untyped
 
 
 async def _observe(
