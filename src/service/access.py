@@ -5,10 +5,15 @@ Owns the decision; depends on nothing but the errors it raises.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from service.errors import CredentialsMissing, PermissionMissing, UserNotFound
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 ADMIN = "admin"
 """The built-in role that holds every permission."""
@@ -23,10 +28,18 @@ class Principal:
     roles: frozenset[str] = frozenset()
     is_service: bool = False
     """Whether this is a service identity rather than a person."""
+    permissions: frozenset[str] = frozenset()
+    """What the roles allow, as they are defined now."""
+    session_id: UUID | None = None
+    """The session whose token it is, its ``sid``."""
+    token_version: int = 0
+    """The user's token version when the token was issued, its ``ver``."""
+    expire_time: float = math.inf
+    """When the token expires, Unix seconds."""
 
     def may(self, permission: str) -> bool:
         """Tell whether the caller holds `permission`."""
-        return bool(permission) and ADMIN in self.roles
+        return bool(permission) and (ADMIN in self.roles or permission in self.permissions)
 
 
 class Kind(Enum):

@@ -187,6 +187,24 @@ class LoginFailed(Unauthenticated):
         super().__init__("the email or the password is wrong, or the account may not log in")
 
 
+class RefreshTokenInvalid(Unauthenticated):
+    """The refresh token is no good. One message for every way it can be bad."""
+
+    reason = "REFRESH_TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("the refresh token is not valid: log in again")
+
+
+class PasswordWrong(PermissionDenied):
+    """The current password is another one."""
+
+    reason = "PASSWORD_WRONG"
+
+    def __init__(self) -> None:
+        super().__init__("the current password is wrong")
+
+
 class PermissionMissing(PermissionDenied):
     """The caller lacks `permission`."""
 
@@ -205,6 +223,33 @@ class UserNotFound(NotFound):
         super().__init__("there is no such user", **metadata)
 
 
+class SessionNotFound(NotFound):
+    """The user has no such session."""
+
+    reason = "SESSION_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("the user has no such session")
+
+
+class RoleNotFound(NotFound):
+    """No such role."""
+
+    reason = "ROLE_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such role")
+
+
+class SigningKeyNotFound(NotFound):
+    """No such signing key."""
+
+    reason = "SIGNING_KEY_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such signing key")
+
+
 class EmailTaken(AlreadyExists):
     """Another user has the address, in its canonical form."""
 
@@ -212,6 +257,60 @@ class EmailTaken(AlreadyExists):
 
     def __init__(self) -> None:
         super().__init__("another user has this email address")
+
+
+class RoleExists(AlreadyExists):
+    """There is a role of this name."""
+
+    reason = "ROLE_EXISTS"
+
+    def __init__(self) -> None:
+        super().__init__("there is a role of this name")
+
+
+class RoleBuiltIn(FailedPrecondition):
+    """The role came with the service."""
+
+    reason = "ROLE_BUILT_IN"
+
+    def __init__(self) -> None:
+        super().__init__("a built-in role cannot be changed", subject="role")
+
+
+class RoleInUse(FailedPrecondition):
+    """Somebody holds the role."""
+
+    reason = "ROLE_IN_USE"
+
+    def __init__(self) -> None:
+        super().__init__("somebody holds the role: revoke it from them first", subject="role")
+
+
+class LastAdministrator(FailedPrecondition):
+    """Nobody else could log in and hold every permission."""
+
+    reason = "LAST_ADMINISTRATOR"
+
+    def __init__(self) -> None:
+        super().__init__("the user is the last administrator: grant admin to another first", subject="admin")
+
+
+class SigningKeyState(FailedPrecondition):
+    """The key is in `state`, which does not allow it."""
+
+    reason = "SIGNING_KEY_STATE"
+
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(message, subject="signing_key", state=state)
+
+
+class PasswordChangeRequired(FailedPrecondition):
+    """The password is right, and an operator asked for a new one."""
+
+    reason = "PASSWORD_CHANGE_REQUIRED"
+
+    def __init__(self) -> None:
+        super().__init__("a new password is required: log in again with new_password", subject="password")
 
 
 class RegistrationClosed(FailedPrecondition):
@@ -251,6 +350,15 @@ class Overloaded(ResourceExhausted):
 
     def __init__(self, resource: str, retry_after: float = 1.0) -> None:
         super().__init__("the server is at its limit: try again later", retry_after, resource=resource)
+
+
+class TooManyAttempts(ResourceExhausted):
+    """Too many attempts at passwords. Alike for accounts that exist and that do not."""
+
+    reason = "TOO_MANY_ATTEMPTS"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("too many attempts: try again later", retry_after)
 
 
 class ReaderTooSlow(ResourceExhausted):

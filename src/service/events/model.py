@@ -101,6 +101,115 @@ class UserPasswordSet(Event):
 
     type = "user.password_set"
 
+    must_change: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStarted(Event):
+    """Someone logged in."""
+
+    type = "session.started"
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRevoked(Event):
+    """A session was ended before its time."""
+
+    type = "session.revoked"
+
+    session_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserTokensRevoked(Event):
+    """All access tokens of the user issued until now are dead."""
+
+    type = "user.tokens_revoked"
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleGranted(Event):
+    """The user was given a role."""
+
+    type = "role.granted"
+
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRevoked(Event):
+    """A role was taken from the user."""
+
+    type = "role.revoked"
+
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCreated(Event):
+    """A role was made."""
+
+    type = "role.created"
+
+    role: str
+    permissions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleUpdated(Event):
+    """A role was changed."""
+
+    type = "role.updated"
+
+    role: str
+    permissions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleDeleted(Event):
+    """A role was removed."""
+
+    type = "role.deleted"
+
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStaged(Event):
+    """A signing key was published."""
+
+    type = "key.staged"
+
+    key_id: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyActivated(Event):
+    """A signing key signs from now on."""
+
+    type = "key.activated"
+
+    key_id: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRetired(Event):
+    """A signing key signs no more, or was removed."""
+
+    type = "key.retired"
+
+    key_id: str
+    algorithm: str
+    removed: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:

@@ -45,6 +45,26 @@ class AuthServiceStub:
                 request_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LoginRequest.SerializeToString,
                 response_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LoginResponse.FromString,
                 _registered_method=True)
+        self.Refresh = channel.unary_unary(
+                '/gatelodge.auth.v1.AuthService/Refresh',
+                request_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.RefreshRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.RefreshResponse.FromString,
+                _registered_method=True)
+        self.Logout = channel.unary_unary(
+                '/gatelodge.auth.v1.AuthService/Logout',
+                request_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutResponse.FromString,
+                _registered_method=True)
+        self.LogoutAll = channel.unary_unary(
+                '/gatelodge.auth.v1.AuthService/LogoutAll',
+                request_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutAllRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutAllResponse.FromString,
+                _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/gatelodge.auth.v1.AuthService/ChangePassword',
+                request_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
         self.GetMe = channel.unary_unary(
                 '/gatelodge.auth.v1.AuthService/GetMe',
                 request_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.GetMeRequest.SerializeToString,
@@ -66,8 +86,42 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Login(self, request, context):
-        """Login exchanges email and password for an access token. Errors: LOGIN_FAILED, alike for an unknown address, a wrong
-        password and an account that may not log in; OVERLOADED when too many passwords are being checked.
+        """Login opens a session: email and password for an access token and a refresh token. Errors: LOGIN_FAILED, alike for an
+        unknown address, a wrong password and an account that may not log in; TOO_MANY_ATTEMPTS, alike for known and unknown
+        addresses, from too many guesses at the account or from the source; PASSWORD_CHANGE_REQUIRED when the password is
+        right and an operator asked for a new one: call again with `new_password`; OVERLOADED when too many passwords are
+        being checked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Refresh(self, request, context):
+        """Refresh exchanges a refresh token for its successor and a new access token. When an answer is lost, call again with
+        the same token: for `auth.refresh_grace_seconds` it gets the same successor. After that a token used before ends its
+        session. Errors: REFRESH_TOKEN_INVALID for whatever is wrong with the token or its session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Logout(self, request, context):
+        """Logout ends the session of the access token the call carries, on every replica within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogoutAll(self, request, context):
+        """LogoutAll ends all sessions of the caller, or all but the one the call comes from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassword(self, request, context):
+        """ChangePassword replaces the caller's password and ends the caller's other sessions. Errors: PASSWORD_WRONG for a wrong
+        current password; TOO_MANY_ATTEMPTS, counted together with Login; INVALID_FIELDS when the new one breaks the policy.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,6 +146,26 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.Login,
                     request_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LoginRequest.FromString,
                     response_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LoginResponse.SerializeToString,
+            ),
+            'Refresh': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refresh,
+                    request_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.RefreshRequest.FromString,
+                    response_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.RefreshResponse.SerializeToString,
+            ),
+            'Logout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Logout,
+                    request_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutRequest.FromString,
+                    response_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutResponse.SerializeToString,
+            ),
+            'LogoutAll': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogoutAll,
+                    request_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutAllRequest.FromString,
+                    response_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutAllResponse.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=gatelodge_dot_auth_dot_v1_dot_auth__pb2.ChangePasswordResponse.SerializeToString,
             ),
             'GetMe': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMe,
@@ -154,6 +228,114 @@ class AuthService:
             '/gatelodge.auth.v1.AuthService/Login',
             gatelodge_dot_auth_dot_v1_dot_auth__pb2.LoginRequest.SerializeToString,
             gatelodge_dot_auth_dot_v1_dot_auth__pb2.LoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.auth.v1.AuthService/Refresh',
+            gatelodge_dot_auth_dot_v1_dot_auth__pb2.RefreshRequest.SerializeToString,
+            gatelodge_dot_auth_dot_v1_dot_auth__pb2.RefreshResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Logout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.auth.v1.AuthService/Logout',
+            gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutRequest.SerializeToString,
+            gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogoutAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.auth.v1.AuthService/LogoutAll',
+            gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutAllRequest.SerializeToString,
+            gatelodge_dot_auth_dot_v1_dot_auth__pb2.LogoutAllResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.auth.v1.AuthService/ChangePassword',
+            gatelodge_dot_auth_dot_v1_dot_auth__pb2.ChangePasswordRequest.SerializeToString,
+            gatelodge_dot_auth_dot_v1_dot_auth__pb2.ChangePasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,8 +39,24 @@ class AuthServiceStub:
     that worked: offer registration (`auth.registration`) only where that is acceptable. Errors: REGISTRATION_CLOSED.
     """
     Login: _grpc.UnaryUnaryMultiCallable[_auth_pb2.LoginRequest, _auth_pb2.LoginResponse]
-    """Login exchanges email and password for an access token. Errors: LOGIN_FAILED, alike for an unknown address, a wrong
-    password and an account that may not log in; OVERLOADED when too many passwords are being checked.
+    """Login opens a session: email and password for an access token and a refresh token. Errors: LOGIN_FAILED, alike for an
+    unknown address, a wrong password and an account that may not log in; TOO_MANY_ATTEMPTS, alike for known and unknown
+    addresses, from too many guesses at the account or from the source; PASSWORD_CHANGE_REQUIRED when the password is
+    right and an operator asked for a new one: call again with `new_password`; OVERLOADED when too many passwords are
+    being checked.
+    """
+    Refresh: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RefreshRequest, _auth_pb2.RefreshResponse]
+    """Refresh exchanges a refresh token for its successor and a new access token. When an answer is lost, call again with
+    the same token: for `auth.refresh_grace_seconds` it gets the same successor. After that a token used before ends its
+    session. Errors: REFRESH_TOKEN_INVALID for whatever is wrong with the token or its session.
+    """
+    Logout: _grpc.UnaryUnaryMultiCallable[_auth_pb2.LogoutRequest, _auth_pb2.LogoutResponse]
+    """Logout ends the session of the access token the call carries, on every replica within a second."""
+    LogoutAll: _grpc.UnaryUnaryMultiCallable[_auth_pb2.LogoutAllRequest, _auth_pb2.LogoutAllResponse]
+    """LogoutAll ends all sessions of the caller, or all but the one the call comes from."""
+    ChangePassword: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ChangePasswordRequest, _auth_pb2.ChangePasswordResponse]
+    """ChangePassword replaces the caller's password and ends the caller's other sessions. Errors: PASSWORD_WRONG for a wrong
+    current password; TOO_MANY_ATTEMPTS, counted together with Login; INVALID_FIELDS when the new one breaks the policy.
     """
     GetMe: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetMeRequest, _auth_pb2.GetMeResponse]
     """GetMe returns the user whose token the call carries."""
@@ -56,8 +72,24 @@ class AuthServiceAsyncStub(AuthServiceStub):
     that worked: offer registration (`auth.registration`) only where that is acceptable. Errors: REGISTRATION_CLOSED.
     """
     Login: _aio.UnaryUnaryMultiCallable[_auth_pb2.LoginRequest, _auth_pb2.LoginResponse]  # type: ignore[assignment]
-    """Login exchanges email and password for an access token. Errors: LOGIN_FAILED, alike for an unknown address, a wrong
-    password and an account that may not log in; OVERLOADED when too many passwords are being checked.
+    """Login opens a session: email and password for an access token and a refresh token. Errors: LOGIN_FAILED, alike for an
+    unknown address, a wrong password and an account that may not log in; TOO_MANY_ATTEMPTS, alike for known and unknown
+    addresses, from too many guesses at the account or from the source; PASSWORD_CHANGE_REQUIRED when the password is
+    right and an operator asked for a new one: call again with `new_password`; OVERLOADED when too many passwords are
+    being checked.
+    """
+    Refresh: _aio.UnaryUnaryMultiCallable[_auth_pb2.RefreshRequest, _auth_pb2.RefreshResponse]  # type: ignore[assignment]
+    """Refresh exchanges a refresh token for its successor and a new access token. When an answer is lost, call again with
+    the same token: for `auth.refresh_grace_seconds` it gets the same successor. After that a token used before ends its
+    session. Errors: REFRESH_TOKEN_INVALID for whatever is wrong with the token or its session.
+    """
+    Logout: _aio.UnaryUnaryMultiCallable[_auth_pb2.LogoutRequest, _auth_pb2.LogoutResponse]  # type: ignore[assignment]
+    """Logout ends the session of the access token the call carries, on every replica within a second."""
+    LogoutAll: _aio.UnaryUnaryMultiCallable[_auth_pb2.LogoutAllRequest, _auth_pb2.LogoutAllResponse]  # type: ignore[assignment]
+    """LogoutAll ends all sessions of the caller, or all but the one the call comes from."""
+    ChangePassword: _aio.UnaryUnaryMultiCallable[_auth_pb2.ChangePasswordRequest, _auth_pb2.ChangePasswordResponse]  # type: ignore[assignment]
+    """ChangePassword replaces the caller's password and ends the caller's other sessions. Errors: PASSWORD_WRONG for a wrong
+    current password; TOO_MANY_ATTEMPTS, counted together with Login; INVALID_FIELDS when the new one breaks the policy.
     """
     GetMe: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetMeRequest, _auth_pb2.GetMeResponse]  # type: ignore[assignment]
     """GetMe returns the user whose token the call carries."""
@@ -82,8 +114,48 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.LoginResponse, _abc.Awaitable[_auth_pb2.LoginResponse]]:
-        """Login exchanges email and password for an access token. Errors: LOGIN_FAILED, alike for an unknown address, a wrong
-        password and an account that may not log in; OVERLOADED when too many passwords are being checked.
+        """Login opens a session: email and password for an access token and a refresh token. Errors: LOGIN_FAILED, alike for an
+        unknown address, a wrong password and an account that may not log in; TOO_MANY_ATTEMPTS, alike for known and unknown
+        addresses, from too many guesses at the account or from the source; PASSWORD_CHANGE_REQUIRED when the password is
+        right and an operator asked for a new one: call again with `new_password`; OVERLOADED when too many passwords are
+        being checked.
+        """
+
+    @_abc_1.abstractmethod
+    def Refresh(
+        self,
+        request: _auth_pb2.RefreshRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.RefreshResponse, _abc.Awaitable[_auth_pb2.RefreshResponse]]:
+        """Refresh exchanges a refresh token for its successor and a new access token. When an answer is lost, call again with
+        the same token: for `auth.refresh_grace_seconds` it gets the same successor. After that a token used before ends its
+        session. Errors: REFRESH_TOKEN_INVALID for whatever is wrong with the token or its session.
+        """
+
+    @_abc_1.abstractmethod
+    def Logout(
+        self,
+        request: _auth_pb2.LogoutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.LogoutResponse, _abc.Awaitable[_auth_pb2.LogoutResponse]]:
+        """Logout ends the session of the access token the call carries, on every replica within a second."""
+
+    @_abc_1.abstractmethod
+    def LogoutAll(
+        self,
+        request: _auth_pb2.LogoutAllRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.LogoutAllResponse, _abc.Awaitable[_auth_pb2.LogoutAllResponse]]:
+        """LogoutAll ends all sessions of the caller, or all but the one the call comes from."""
+
+    @_abc_1.abstractmethod
+    def ChangePassword(
+        self,
+        request: _auth_pb2.ChangePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.ChangePasswordResponse, _abc.Awaitable[_auth_pb2.ChangePasswordResponse]]:
+        """ChangePassword replaces the caller's password and ends the caller's other sessions. Errors: PASSWORD_WRONG for a wrong
+        current password; TOO_MANY_ATTEMPTS, counted together with Login; INVALID_FIELDS when the new one breaks the policy.
         """
 
     @_abc_1.abstractmethod

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -17,6 +18,197 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class IntrospectTokenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """An access token or a refresh token."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntrospectTokenRequest: _TypeAlias = IntrospectTokenRequest  # noqa: Y015
+
+@_typing.final
+class IntrospectTokenResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTROSPECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def introspection(self) -> Global___TokenIntrospection: ...
+    def __init__(
+        self,
+        *,
+        introspection: Global___TokenIntrospection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["introspection", b"introspection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["introspection", b"introspection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntrospectTokenResponse: _TypeAlias = IntrospectTokenResponse  # noqa: Y015
+
+@_typing.final
+class BatchIntrospectTokensRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 100."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchIntrospectTokensRequest: _TypeAlias = BatchIntrospectTokensRequest  # noqa: Y015
+
+@_typing.final
+class BatchIntrospectTokensResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTROSPECTIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def introspections(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenIntrospection]:
+        """In the order of the tokens."""
+
+    def __init__(
+        self,
+        *,
+        introspections: _abc.Iterable[Global___TokenIntrospection] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["introspections", b"introspections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchIntrospectTokensResponse: _TypeAlias = BatchIntrospectTokensResponse  # noqa: Y015
+
+@_typing.final
+class TokenIntrospection(_message.Message):
+    """TokenIntrospection tells of a token what RFC 7662 §2.2 says. Of a dead one it tells nothing but that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    TOKEN_TYPE_FIELD_NUMBER: _builtins.int
+    ISS_FIELD_NUMBER: _builtins.int
+    AUD_FIELD_NUMBER: _builtins.int
+    SUB_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    JTI_FIELD_NUMBER: _builtins.int
+    SID_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    EXP_FIELD_NUMBER: _builtins.int
+    IAT_FIELD_NUMBER: _builtins.int
+    NBF_FIELD_NUMBER: _builtins.int
+    VER_FIELD_NUMBER: _builtins.int
+    active: _builtins.bool
+    """Whether the token is good now."""
+    token_type: _builtins.str
+    """`access_token` or `refresh_token`."""
+    iss: _builtins.str
+    aud: _builtins.str
+    sub: _builtins.str
+    """The user's id."""
+    client_id: _builtins.str
+    jti: _builtins.str
+    sid: _builtins.str
+    """The session's id."""
+    ver: _builtins.int
+    """The user's token version, see `UserRevocation`."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def exp(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def iat(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def nbf(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        active: _builtins.bool = ...,
+        token_type: _builtins.str = ...,
+        iss: _builtins.str = ...,
+        aud: _builtins.str = ...,
+        sub: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        jti: _builtins.str = ...,
+        sid: _builtins.str = ...,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        exp: _timestamp_pb2.Timestamp | None = ...,
+        iat: _timestamp_pb2.Timestamp | None = ...,
+        nbf: _timestamp_pb2.Timestamp | None = ...,
+        ver: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exp", b"exp", "iat", b"iat", "nbf", b"nbf"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "aud", b"aud", "client_id", b"client_id", "exp", b"exp", "iat", b"iat", "iss", b"iss", "jti", b"jti", "nbf", b"nbf", "roles", b"roles", "sid", b"sid", "sub", b"sub", "token_type", b"token_type", "ver", b"ver"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenIntrospection: _TypeAlias = TokenIntrospection  # noqa: Y015
+
+@_typing.final
+class RevokeTokenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """An access token or a refresh token."""
+    request_id: _builtins.str
+    """A UUID of the caller's making (AIP-155). A repeat of the request with the same id, within 24 hours, changes nothing
+    and gets the first answer. Errors: REQUEST_ID_REUSED when the id came with another request.
+    """
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeTokenRequest: _TypeAlias = RevokeTokenRequest  # noqa: Y015
+
+@_typing.final
+class RevokeTokenResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeTokenResponse: _TypeAlias = RevokeTokenResponse  # noqa: Y015
 
 @_typing.final
 class GetJwksRequest(_message.Message):
@@ -66,19 +258,24 @@ class JsonWebKey(_message.Message):
     CRV_FIELD_NUMBER: _builtins.int
     X_FIELD_NUMBER: _builtins.int
     Y_FIELD_NUMBER: _builtins.int
+    N_FIELD_NUMBER: _builtins.int
+    E_FIELD_NUMBER: _builtins.int
     kty: _builtins.str
-    """Key type: `EC`."""
+    """Key type: `EC`, `OKP` or `RSA`."""
     use: _builtins.str
     """Always `sig`."""
     alg: _builtins.str
-    """The one algorithm this key may be used with: `ES256`."""
+    """The one algorithm this key may be used with: `ES256`, `EdDSA` or `RS256`."""
     kid: _builtins.str
     """Key id, the key's RFC 7638 thumbprint."""
     crv: _builtins.str
-    """Curve: `P-256`."""
+    """Curve: `P-256` or `Ed25519`; empty for RSA."""
     x: _builtins.str
-    """Coordinates, base64url without padding."""
+    """Coordinates, base64url without padding. EdDSA has no `y`, RSA neither."""
     y: _builtins.str
+    n: _builtins.str
+    """Modulus and exponent of RSA, base64url without padding."""
+    e: _builtins.str
     def __init__(
         self,
         *,
@@ -89,10 +286,12 @@ class JsonWebKey(_message.Message):
         crv: _builtins.str = ...,
         x: _builtins.str = ...,
         y: _builtins.str = ...,
+        n: _builtins.str = ...,
+        e: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alg", b"alg", "crv", b"crv", "kid", b"kid", "kty", b"kty", "use", b"use", "x", b"x", "y", b"y"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alg", b"alg", "crv", b"crv", "e", b"e", "kid", b"kid", "kty", b"kty", "n", b"n", "use", b"use", "x", b"x", "y", b"y"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

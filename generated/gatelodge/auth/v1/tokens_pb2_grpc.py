@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TokenServiceStub:
-    """TokenService is for services that check access tokens.
+    """TokenService is for services that check tokens. Permission: `tokens.introspect`.
     """
 
     def __init__(self, channel):
@@ -35,6 +35,21 @@ class TokenServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.IntrospectToken = channel.unary_unary(
+                '/gatelodge.auth.v1.TokenService/IntrospectToken',
+                request_serializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.IntrospectTokenRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.IntrospectTokenResponse.FromString,
+                _registered_method=True)
+        self.BatchIntrospectTokens = channel.unary_unary(
+                '/gatelodge.auth.v1.TokenService/BatchIntrospectTokens',
+                request_serializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.BatchIntrospectTokensRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.BatchIntrospectTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/gatelodge.auth.v1.TokenService/RevokeToken',
+                request_serializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
         self.GetJwks = channel.unary_unary(
                 '/gatelodge.auth.v1.TokenService/GetJwks',
                 request_serializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.GetJwksRequest.SerializeToString,
@@ -43,8 +58,30 @@ class TokenServiceStub:
 
 
 class TokenServiceServicer:
-    """TokenService is for services that check access tokens.
+    """TokenService is for services that check tokens. Permission: `tokens.introspect`.
     """
+
+    def IntrospectToken(self, request, context):
+        """IntrospectToken tells whether a token is good now, and whose it is (RFC 7662).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchIntrospectTokens(self, request, context):
+        """BatchIntrospectTokens does the same for several tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """RevokeToken ends the session that a token belongs to, as RFC 7009 has it: whoever holds a token may revoke it, and a
+        token that is dead or none of ours is answered alike.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetJwks(self, request, context):
         """GetJwks returns the public keys that verify access tokens (RFC 7517), for verifying them offline.
@@ -57,6 +94,21 @@ class TokenServiceServicer:
 
 def add_TokenServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'IntrospectToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IntrospectToken,
+                    request_deserializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.IntrospectTokenRequest.FromString,
+                    response_serializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.IntrospectTokenResponse.SerializeToString,
+            ),
+            'BatchIntrospectTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchIntrospectTokens,
+                    request_deserializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.BatchIntrospectTokensRequest.FromString,
+                    response_serializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.BatchIntrospectTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.RevokeTokenResponse.SerializeToString,
+            ),
             'GetJwks': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJwks,
                     request_deserializer=gatelodge_dot_auth_dot_v1_dot_tokens__pb2.GetJwksRequest.FromString,
@@ -71,8 +123,89 @@ def add_TokenServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TokenService:
-    """TokenService is for services that check access tokens.
+    """TokenService is for services that check tokens. Permission: `tokens.introspect`.
     """
+
+    @staticmethod
+    def IntrospectToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.auth.v1.TokenService/IntrospectToken',
+            gatelodge_dot_auth_dot_v1_dot_tokens__pb2.IntrospectTokenRequest.SerializeToString,
+            gatelodge_dot_auth_dot_v1_dot_tokens__pb2.IntrospectTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchIntrospectTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.auth.v1.TokenService/BatchIntrospectTokens',
+            gatelodge_dot_auth_dot_v1_dot_tokens__pb2.BatchIntrospectTokensRequest.SerializeToString,
+            gatelodge_dot_auth_dot_v1_dot_tokens__pb2.BatchIntrospectTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.auth.v1.TokenService/RevokeToken',
+            gatelodge_dot_auth_dot_v1_dot_tokens__pb2.RevokeTokenRequest.SerializeToString,
+            gatelodge_dot_auth_dot_v1_dot_tokens__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetJwks(request,

@@ -27,12 +27,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TokenServiceStub:
-    """TokenService is for services that check access tokens."""
+    """TokenService is for services that check tokens. Permission: `tokens.introspect`."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TokenServiceAsyncStub: ...
+    IntrospectToken: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.IntrospectTokenRequest, _tokens_pb2.IntrospectTokenResponse]
+    """IntrospectToken tells whether a token is good now, and whose it is (RFC 7662)."""
+    BatchIntrospectTokens: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.BatchIntrospectTokensRequest, _tokens_pb2.BatchIntrospectTokensResponse]
+    """BatchIntrospectTokens does the same for several tokens."""
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.RevokeTokenRequest, _tokens_pb2.RevokeTokenResponse]
+    """RevokeToken ends the session that a token belongs to, as RFC 7009 has it: whoever holds a token may revoke it, and a
+    token that is dead or none of ours is answered alike.
+    """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_tokens_pb2.GetJwksRequest, _tokens_pb2.GetJwksResponse]
     """GetJwks returns the public keys that verify access tokens (RFC 7517), for verifying them offline.
     The same set is served as JSON at `/.well-known/jwks.json` on the ops port.
@@ -40,16 +48,50 @@ class TokenServiceStub:
 
 @_typing.type_check_only
 class TokenServiceAsyncStub(TokenServiceStub):
-    """TokenService is for services that check access tokens."""
+    """TokenService is for services that check tokens. Permission: `tokens.introspect`."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    IntrospectToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.IntrospectTokenRequest, _tokens_pb2.IntrospectTokenResponse]  # type: ignore[assignment]
+    """IntrospectToken tells whether a token is good now, and whose it is (RFC 7662)."""
+    BatchIntrospectTokens: _aio.UnaryUnaryMultiCallable[_tokens_pb2.BatchIntrospectTokensRequest, _tokens_pb2.BatchIntrospectTokensResponse]  # type: ignore[assignment]
+    """BatchIntrospectTokens does the same for several tokens."""
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_tokens_pb2.RevokeTokenRequest, _tokens_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+    """RevokeToken ends the session that a token belongs to, as RFC 7009 has it: whoever holds a token may revoke it, and a
+    token that is dead or none of ours is answered alike.
+    """
     GetJwks: _aio.UnaryUnaryMultiCallable[_tokens_pb2.GetJwksRequest, _tokens_pb2.GetJwksResponse]  # type: ignore[assignment]
     """GetJwks returns the public keys that verify access tokens (RFC 7517), for verifying them offline.
     The same set is served as JSON at `/.well-known/jwks.json` on the ops port.
     """
 
 class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
-    """TokenService is for services that check access tokens."""
+    """TokenService is for services that check tokens. Permission: `tokens.introspect`."""
+
+    @_abc_1.abstractmethod
+    def IntrospectToken(
+        self,
+        request: _tokens_pb2.IntrospectTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokens_pb2.IntrospectTokenResponse, _abc.Awaitable[_tokens_pb2.IntrospectTokenResponse]]:
+        """IntrospectToken tells whether a token is good now, and whose it is (RFC 7662)."""
+
+    @_abc_1.abstractmethod
+    def BatchIntrospectTokens(
+        self,
+        request: _tokens_pb2.BatchIntrospectTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokens_pb2.BatchIntrospectTokensResponse, _abc.Awaitable[_tokens_pb2.BatchIntrospectTokensResponse]]:
+        """BatchIntrospectTokens does the same for several tokens."""
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _tokens_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tokens_pb2.RevokeTokenResponse, _abc.Awaitable[_tokens_pb2.RevokeTokenResponse]]:
+        """RevokeToken ends the session that a token belongs to, as RFC 7009 has it: whoever holds a token may revoke it, and a
+        token that is dead or none of ours is answered alike.
+        """
 
     @_abc_1.abstractmethod
     def GetJwks(

@@ -78,6 +78,32 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The caller made another request (other method or other fields) with this `request_id` in the last 24 hours. Nothing
     was done. Make a new id for a new request; repeat an old one as it was.
     """
+    REASON_TOO_MANY_ATTEMPTS: _Reason.ValueType  # 26
+    """Too many attempts at passwords, at this account or from this source. Whether the account exists makes no difference.
+    Try again after the `RetryInfo` delay.
+    """
+    REASON_REFRESH_TOKEN_INVALID: _Reason.ValueType  # 27
+    """The refresh token is malformed, expired, used before, or its session has ended. Log in again."""
+    REASON_SESSION_NOT_FOUND: _Reason.ValueType  # 28
+    """The user has no such session."""
+    REASON_PASSWORD_WRONG: _Reason.ValueType  # 29
+    """The current password is not the one given. The access token is still good."""
+    REASON_PASSWORD_CHANGE_REQUIRED: _Reason.ValueType  # 30
+    """The password is right, and an operator asked for a new one. Log in again with `new_password`."""
+    REASON_ROLE_NOT_FOUND: _Reason.ValueType  # 31
+    """There is no such role."""
+    REASON_ROLE_EXISTS: _Reason.ValueType  # 32
+    """There is a role of this name."""
+    REASON_ROLE_BUILT_IN: _Reason.ValueType  # 33
+    """The role came with the service and cannot be changed."""
+    REASON_ROLE_IN_USE: _Reason.ValueType  # 34
+    """Somebody holds the role: revoke it from them first."""
+    REASON_LAST_ADMINISTRATOR: _Reason.ValueType  # 35
+    """The user is the last who can log in and holds `admin`. Grant it to another first."""
+    REASON_SIGNING_KEY_NOT_FOUND: _Reason.ValueType  # 36
+    """There is no such signing key."""
+    REASON_SIGNING_KEY_STATE: _Reason.ValueType  # 37
+    """The key is not in the state that this needs; the metadata's `state` says in which it is."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason is the `reason` of the `google.rpc.ErrorInfo` in every error; its `domain` is `gatelodge`.
@@ -140,4 +166,30 @@ REASON_REQUEST_ID_REUSED: Reason.ValueType  # 25
 """The caller made another request (other method or other fields) with this `request_id` in the last 24 hours. Nothing
 was done. Make a new id for a new request; repeat an old one as it was.
 """
+REASON_TOO_MANY_ATTEMPTS: Reason.ValueType  # 26
+"""Too many attempts at passwords, at this account or from this source. Whether the account exists makes no difference.
+Try again after the `RetryInfo` delay.
+"""
+REASON_REFRESH_TOKEN_INVALID: Reason.ValueType  # 27
+"""The refresh token is malformed, expired, used before, or its session has ended. Log in again."""
+REASON_SESSION_NOT_FOUND: Reason.ValueType  # 28
+"""The user has no such session."""
+REASON_PASSWORD_WRONG: Reason.ValueType  # 29
+"""The current password is not the one given. The access token is still good."""
+REASON_PASSWORD_CHANGE_REQUIRED: Reason.ValueType  # 30
+"""The password is right, and an operator asked for a new one. Log in again with `new_password`."""
+REASON_ROLE_NOT_FOUND: Reason.ValueType  # 31
+"""There is no such role."""
+REASON_ROLE_EXISTS: Reason.ValueType  # 32
+"""There is a role of this name."""
+REASON_ROLE_BUILT_IN: Reason.ValueType  # 33
+"""The role came with the service and cannot be changed."""
+REASON_ROLE_IN_USE: Reason.ValueType  # 34
+"""Somebody holds the role: revoke it from them first."""
+REASON_LAST_ADMINISTRATOR: Reason.ValueType  # 35
+"""The user is the last who can log in and holds `admin`. Grant it to another first."""
+REASON_SIGNING_KEY_NOT_FOUND: Reason.ValueType  # 36
+"""There is no such signing key."""
+REASON_SIGNING_KEY_STATE: Reason.ValueType  # 37
+"""The key is not in the state that this needs; the metadata's `state` says in which it is."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

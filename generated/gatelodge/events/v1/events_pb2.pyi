@@ -42,6 +42,17 @@ class Event(_message.Message):
     USER_UNDELETED_FIELD_NUMBER: _builtins.int
     USER_ERASED_FIELD_NUMBER: _builtins.int
     USER_PASSWORD_SET_FIELD_NUMBER: _builtins.int
+    SESSION_STARTED_FIELD_NUMBER: _builtins.int
+    SESSION_REVOKED_FIELD_NUMBER: _builtins.int
+    USER_TOKENS_REVOKED_FIELD_NUMBER: _builtins.int
+    ROLE_GRANTED_FIELD_NUMBER: _builtins.int
+    ROLE_REVOKED_FIELD_NUMBER: _builtins.int
+    ROLE_CREATED_FIELD_NUMBER: _builtins.int
+    ROLE_UPDATED_FIELD_NUMBER: _builtins.int
+    ROLE_DELETED_FIELD_NUMBER: _builtins.int
+    KEY_STAGED_FIELD_NUMBER: _builtins.int
+    KEY_ACTIVATED_FIELD_NUMBER: _builtins.int
+    KEY_RETIRED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A UUIDv7. Use it to recognise an event that comes a second time."""
     type: _builtins.str
@@ -76,6 +87,28 @@ class Event(_message.Message):
     def user_erased(self) -> Global___UserErased: ...
     @_builtins.property
     def user_password_set(self) -> Global___UserPasswordSet: ...
+    @_builtins.property
+    def session_started(self) -> Global___SessionStarted: ...
+    @_builtins.property
+    def session_revoked(self) -> Global___SessionRevoked: ...
+    @_builtins.property
+    def user_tokens_revoked(self) -> Global___UserTokensRevoked: ...
+    @_builtins.property
+    def role_granted(self) -> Global___RoleGranted: ...
+    @_builtins.property
+    def role_revoked(self) -> Global___RoleRevoked: ...
+    @_builtins.property
+    def role_created(self) -> Global___RoleCreated: ...
+    @_builtins.property
+    def role_updated(self) -> Global___RoleUpdated: ...
+    @_builtins.property
+    def role_deleted(self) -> Global___RoleDeleted: ...
+    @_builtins.property
+    def key_staged(self) -> Global___KeyStaged: ...
+    @_builtins.property
+    def key_activated(self) -> Global___KeyActivated: ...
+    @_builtins.property
+    def key_retired(self) -> Global___KeyRetired: ...
     def __init__(
         self,
         *,
@@ -96,12 +129,23 @@ class Event(_message.Message):
         user_undeleted: Global___UserUndeleted | None = ...,
         user_erased: Global___UserErased | None = ...,
         user_password_set: Global___UserPasswordSet | None = ...,
+        session_started: Global___SessionStarted | None = ...,
+        session_revoked: Global___SessionRevoked | None = ...,
+        user_tokens_revoked: Global___UserTokensRevoked | None = ...,
+        role_granted: Global___RoleGranted | None = ...,
+        role_revoked: Global___RoleRevoked | None = ...,
+        role_created: Global___RoleCreated | None = ...,
+        role_updated: Global___RoleUpdated | None = ...,
+        role_deleted: Global___RoleDeleted | None = ...,
+        key_staged: Global___KeyStaged | None = ...,
+        key_activated: Global___KeyActivated | None = ...,
+        key_retired: Global___KeyRetired | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "payload", b"payload", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_disabled", b"user_disabled", "user_enabled", b"user_enabled", "user_erased", b"user_erased", "user_password_set", b"user_password_set", "user_registered", b"user_registered", "user_registration_repeated", b"user_registration_repeated", "user_undeleted", b"user_undeleted", "user_updated", b"user_updated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key_activated", b"key_activated", "key_retired", b"key_retired", "key_staged", b"key_staged", "payload", b"payload", "role_created", b"role_created", "role_deleted", b"role_deleted", "role_granted", b"role_granted", "role_revoked", b"role_revoked", "role_updated", b"role_updated", "session_revoked", b"session_revoked", "session_started", b"session_started", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_disabled", b"user_disabled", "user_enabled", b"user_enabled", "user_erased", b"user_erased", "user_password_set", b"user_password_set", "user_registered", b"user_registered", "user_registration_repeated", b"user_registration_repeated", "user_tokens_revoked", b"user_tokens_revoked", "user_undeleted", b"user_undeleted", "user_updated", b"user_updated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "create_time", b"create_time", "id", b"id", "payload", b"payload", "request_id", b"request_id", "source", b"source", "type", b"type", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_disabled", b"user_disabled", "user_enabled", b"user_enabled", "user_erased", b"user_erased", "user_id", b"user_id", "user_password_set", b"user_password_set", "user_registered", b"user_registered", "user_registration_repeated", b"user_registration_repeated", "user_undeleted", b"user_undeleted", "user_updated", b"user_updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "create_time", b"create_time", "id", b"id", "key_activated", b"key_activated", "key_retired", b"key_retired", "key_staged", b"key_staged", "payload", b"payload", "request_id", b"request_id", "role_created", b"role_created", "role_deleted", b"role_deleted", "role_granted", b"role_granted", "role_revoked", b"role_revoked", "role_updated", b"role_updated", "session_revoked", b"session_revoked", "session_started", b"session_started", "source", b"source", "type", b"type", "user_created", b"user_created", "user_deleted", b"user_deleted", "user_disabled", b"user_disabled", "user_enabled", b"user_enabled", "user_erased", b"user_erased", "user_id", b"user_id", "user_password_set", b"user_password_set", "user_registered", b"user_registered", "user_registration_repeated", b"user_registration_repeated", "user_tokens_revoked", b"user_tokens_revoked", "user_undeleted", b"user_undeleted", "user_updated", b"user_updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["user_registered", "user_registration_repeated", "user_created", "user_updated", "user_disabled", "user_enabled", "user_deleted", "user_undeleted", "user_erased", "user_password_set"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["user_registered", "user_registration_repeated", "user_created", "user_updated", "user_disabled", "user_enabled", "user_deleted", "user_undeleted", "user_erased", "user_password_set", "session_started", "session_revoked", "user_tokens_revoked", "role_granted", "role_revoked", "role_created", "role_updated", "role_deleted", "key_staged", "key_activated", "key_retired"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -284,16 +328,284 @@ class UserPasswordSet(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MUST_CHANGE_FIELD_NUMBER: _builtins.int
+    must_change: _builtins.bool
+    """Whether the user must replace it at the next login."""
     def __init__(
         self,
+        *,
+        must_change: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["must_change", b"must_change"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UserPasswordSet: _TypeAlias = UserPasswordSet  # noqa: Y015
+
+@_typing.final
+class SessionStarted(_message.Message):
+    """Someone logged in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionStarted: _TypeAlias = SessionStarted  # noqa: Y015
+
+@_typing.final
+class SessionRevoked(_message.Message):
+    """A session was ended before its time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    reason: _builtins.str
+    """`logout`, `revoked`, `password_changed`, `refresh_token_reused` or `too_many_sessions`. New reasons appear."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRevoked: _TypeAlias = SessionRevoked  # noqa: Y015
+
+@_typing.final
+class UserTokensRevoked(_message.Message):
+    """All access tokens of the user issued until now are dead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Those whose `ver` is below this."""
+    reason: _builtins.str
+    """`logout_all`, `disabled`, `deleted`, `erased`, `password_set` or `roles_changed`. New reasons appear."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserTokensRevoked: _TypeAlias = UserTokensRevoked  # noqa: Y015
+
+@_typing.final
+class RoleGranted(_message.Message):
+    """The user was given a role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleGranted: _TypeAlias = RoleGranted  # noqa: Y015
+
+@_typing.final
+class RoleRevoked(_message.Message):
+    """A role was taken from the user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleRevoked: _TypeAlias = RoleRevoked  # noqa: Y015
+
+@_typing.final
+class RoleCreated(_message.Message):
+    """A role was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        permissions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleCreated: _TypeAlias = RoleCreated  # noqa: Y015
+
+@_typing.final
+class RoleUpdated(_message.Message):
+    """A role was changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All of them, after the change."""
+
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        permissions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleUpdated: _TypeAlias = RoleUpdated  # noqa: Y015
+
+@_typing.final
+class RoleDeleted(_message.Message):
+    """A role was removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoleDeleted: _TypeAlias = RoleDeleted  # noqa: Y015
+
+@_typing.final
+class KeyStaged(_message.Message):
+    """A signing key was published."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    algorithm: _builtins.str
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        algorithm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyStaged: _TypeAlias = KeyStaged  # noqa: Y015
+
+@_typing.final
+class KeyActivated(_message.Message):
+    """A signing key signs from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    algorithm: _builtins.str
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        algorithm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyActivated: _TypeAlias = KeyActivated  # noqa: Y015
+
+@_typing.final
+class KeyRetired(_message.Message):
+    """A signing key signs no more, or was removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    algorithm: _builtins.str
+    removed: _builtins.bool
+    """Whether it does not even verify any more."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        algorithm: _builtins.str = ...,
+        removed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "key_id", b"key_id", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyRetired: _TypeAlias = KeyRetired  # noqa: Y015
 
 @_typing.final
 class ListEventsRequest(_message.Message):

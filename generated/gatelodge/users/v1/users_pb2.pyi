@@ -759,6 +759,52 @@ class EraseUserResponse(_message.Message):
 Global___EraseUserResponse: _TypeAlias = EraseUserResponse  # noqa: Y015
 
 @_typing.final
+class SetPasswordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    MUST_CHANGE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    password: _builtins.str
+    """At most 256 characters; the least is `auth.password_min_length`."""
+    must_change: _builtins.bool
+    """Whether the user must replace it at the next login."""
+    request_id: _builtins.str
+    """See CreateUserRequest."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        password: _builtins.str = ...,
+        must_change: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["must_change", b"must_change", "password", b"password", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPasswordRequest: _TypeAlias = SetPasswordRequest  # noqa: Y015
+
+@_typing.final
+class SetPasswordResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPasswordResponse: _TypeAlias = SetPasswordResponse  # noqa: Y015
+
+@_typing.final
 class ExplainLoginRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -795,6 +841,10 @@ class ExplainLoginResponse(_message.Message):
         """The user is deleted."""
         OBSTACLE_NO_PASSWORD: ExplainLoginResponse._Obstacle.ValueType  # 3
         """The user has no password."""
+        OBSTACLE_THROTTLED: ExplainLoginResponse._Obstacle.ValueType  # 4
+        """Too many attempts at the account; `throttled_until` says for how long."""
+        OBSTACLE_PASSWORD_CHANGE_REQUIRED: ExplainLoginResponse._Obstacle.ValueType  # 5
+        """An operator asked for a new password: the login must bring one."""
 
     class Obstacle(_Obstacle, metaclass=_ObstacleEnumTypeWrapper):
         """Obstacle is one thing that keeps a user from logging in."""
@@ -807,11 +857,16 @@ class ExplainLoginResponse(_message.Message):
     """The user is deleted."""
     OBSTACLE_NO_PASSWORD: ExplainLoginResponse.Obstacle.ValueType  # 3
     """The user has no password."""
+    OBSTACLE_THROTTLED: ExplainLoginResponse.Obstacle.ValueType  # 4
+    """Too many attempts at the account; `throttled_until` says for how long."""
+    OBSTACLE_PASSWORD_CHANGE_REQUIRED: ExplainLoginResponse.Obstacle.ValueType  # 5
+    """An operator asked for a new password: the login must bring one."""
 
     USER_ID_FIELD_NUMBER: _builtins.int
     CAN_LOG_IN_FIELD_NUMBER: _builtins.int
     OBSTACLES_FIELD_NUMBER: _builtins.int
     DISABLE_REASON_FIELD_NUMBER: _builtins.int
+    THROTTLED_UNTIL_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     can_log_in: _builtins.bool
     """Whether the right password would do."""
@@ -819,6 +874,10 @@ class ExplainLoginResponse(_message.Message):
     """What was given when the user was disabled."""
     @_builtins.property
     def obstacles(self) -> _containers.RepeatedScalarFieldContainer[Global___ExplainLoginResponse.Obstacle.ValueType]: ...
+    @_builtins.property
+    def throttled_until(self) -> _timestamp_pb2.Timestamp:
+        """When the account takes the next attempt from a device it does not know."""
+
     def __init__(
         self,
         *,
@@ -826,10 +885,11 @@ class ExplainLoginResponse(_message.Message):
         can_log_in: _builtins.bool = ...,
         obstacles: _abc.Iterable[Global___ExplainLoginResponse.Obstacle.ValueType] | None = ...,
         disable_reason: _builtins.str = ...,
+        throttled_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["throttled_until", b"throttled_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_log_in", b"can_log_in", "disable_reason", b"disable_reason", "obstacles", b"obstacles", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["can_log_in", b"can_log_in", "disable_reason", b"disable_reason", "obstacles", b"obstacles", "throttled_until", b"throttled_until", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

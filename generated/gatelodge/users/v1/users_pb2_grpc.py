@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class UserServiceStub:
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
-    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     def __init__(self, channel):
@@ -96,6 +96,11 @@ class UserServiceStub:
                 request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserRequest.SerializeToString,
                 response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserResponse.FromString,
                 _registered_method=True)
+        self.SetPassword = channel.unary_unary(
+                '/gatelodge.users.v1.UserService/SetPassword',
+                request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.SetPasswordRequest.SerializeToString,
+                response_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.SetPasswordResponse.FromString,
+                _registered_method=True)
         self.ExplainLogin = channel.unary_unary(
                 '/gatelodge.users.v1.UserService/ExplainLogin',
                 request_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExplainLoginRequest.SerializeToString,
@@ -105,7 +110,7 @@ class UserServiceStub:
 
 class UserServiceServicer:
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
-    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     def CreateUser(self, request, context):
@@ -203,6 +208,15 @@ class UserServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetPassword(self, request, context):
+        """SetPassword gives a user a password, who is logged out everywhere; with `must_change` it opens no session until the
+        user has replaced it. Operators never learn a password that is in use. Errors: USER_NOT_FOUND; INVALID_FIELDS when it
+        breaks the policy; PERMISSION_MISSING when the user may do what the caller may not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainLogin(self, request, context):
         """ExplainLogin tells an operator whether a user can log in and, if not, everything that stands in the way.
         Login itself never tells. Errors: USER_NOT_FOUND.
@@ -274,6 +288,11 @@ def add_UserServiceServicer_to_server(servicer, server):
                     request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserRequest.FromString,
                     response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserResponse.SerializeToString,
             ),
+            'SetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPassword,
+                    request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.SetPasswordRequest.FromString,
+                    response_serializer=gatelodge_dot_users_dot_v1_dot_users__pb2.SetPasswordResponse.SerializeToString,
+            ),
             'ExplainLogin': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainLogin,
                     request_deserializer=gatelodge_dot_users_dot_v1_dot_users__pb2.ExplainLoginRequest.FromString,
@@ -289,7 +308,7 @@ def add_UserServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class UserService:
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
-    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     @staticmethod
@@ -606,6 +625,33 @@ class UserService:
             '/gatelodge.users.v1.UserService/EraseUser',
             gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserRequest.SerializeToString,
             gatelodge_dot_users_dot_v1_dot_users__pb2.EraseUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatelodge.users.v1.UserService/SetPassword',
+            gatelodge_dot_users_dot_v1_dot_users__pb2.SetPasswordRequest.SerializeToString,
+            gatelodge_dot_users_dot_v1_dot_users__pb2.SetPasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class UserServiceStub:
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
-    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     @_typing.overload
@@ -79,6 +79,11 @@ class UserServiceStub:
     """EraseUser removes all that is held on a person, for good: the account, its password, its address. What is left are
     events under an id that leads nowhere. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
     """
+    SetPassword: _grpc.UnaryUnaryMultiCallable[_users_pb2.SetPasswordRequest, _users_pb2.SetPasswordResponse]
+    """SetPassword gives a user a password, who is logged out everywhere; with `must_change` it opens no session until the
+    user has replaced it. Operators never learn a password that is in use. Errors: USER_NOT_FOUND; INVALID_FIELDS when it
+    breaks the policy; PERMISSION_MISSING when the user may do what the caller may not.
+    """
     ExplainLogin: _grpc.UnaryUnaryMultiCallable[_users_pb2.ExplainLoginRequest, _users_pb2.ExplainLoginResponse]
     """ExplainLogin tells an operator whether a user can log in and, if not, everything that stands in the way.
     Login itself never tells. Errors: USER_NOT_FOUND.
@@ -87,7 +92,7 @@ class UserServiceStub:
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
-    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -135,6 +140,11 @@ class UserServiceAsyncStub(UserServiceStub):
     """EraseUser removes all that is held on a person, for good: the account, its password, its address. What is left are
     events under an id that leads nowhere. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
     """
+    SetPassword: _aio.UnaryUnaryMultiCallable[_users_pb2.SetPasswordRequest, _users_pb2.SetPasswordResponse]  # type: ignore[assignment]
+    """SetPassword gives a user a password, who is logged out everywhere; with `must_change` it opens no session until the
+    user has replaced it. Operators never learn a password that is in use. Errors: USER_NOT_FOUND; INVALID_FIELDS when it
+    breaks the policy; PERMISSION_MISSING when the user may do what the caller may not.
+    """
     ExplainLogin: _aio.UnaryUnaryMultiCallable[_users_pb2.ExplainLoginRequest, _users_pb2.ExplainLoginResponse]  # type: ignore[assignment]
     """ExplainLogin tells an operator whether a user can log in and, if not, everything that stands in the way.
     Login itself never tells. Errors: USER_NOT_FOUND.
@@ -142,7 +152,7 @@ class UserServiceAsyncStub(UserServiceStub):
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
-    `users.erase`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+    `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
     """
 
     @_abc_1.abstractmethod
@@ -259,6 +269,17 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_users_pb2.EraseUserResponse, _abc.Awaitable[_users_pb2.EraseUserResponse]]:
         """EraseUser removes all that is held on a person, for good: the account, its password, its address. What is left are
         events under an id that leads nowhere. Errors: ETAG_MISMATCH, USER_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def SetPassword(
+        self,
+        request: _users_pb2.SetPasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_users_pb2.SetPasswordResponse, _abc.Awaitable[_users_pb2.SetPasswordResponse]]:
+        """SetPassword gives a user a password, who is logged out everywhere; with `must_change` it opens no session until the
+        user has replaced it. Operators never learn a password that is in use. Errors: USER_NOT_FOUND; INVALID_FIELDS when it
+        breaks the policy; PERMISSION_MISSING when the user may do what the caller may not.
         """
 
     @_abc_1.abstractmethod
