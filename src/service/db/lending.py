@@ -49,6 +49,8 @@ class PoolOptions:
     ``client_connection_check_interval`` in the database instead."""
     prepare_threshold: int | None = 0
     """0 prepares at the first run; None never, for PgBouncer in transaction mode."""
+    fast_connections: int = 2
+    """Connections beside the pool for hot reads, see `service.db.lane`. None where nothing is prepared."""
     outage_grace: float = 2.0
     """How long the database may be away before calls are refused at once instead of waiting for it."""
 
@@ -169,9 +171,12 @@ class Lender:
                 await self.give_back(conn)
         return alive
 
+    async def connect(self) -> Connection:
+        """Open a connection beside the pool. Raises `psycopg.Error`."""
+        return await self._connection_class.connect(self._conninfo, **self._options.connection())
+
     async def _knock(self) -> None:
-        conn = await self._connection_class.connect(self._conninfo, **self._options.connection())
-        await conn.close()
+        await (await self.connect()).close()
 
     async def _recovered(self) -> None:
         """Get one connection now, for whoever waits: those of the pool that back off take up to 1.1 s more."""

@@ -10,11 +10,12 @@ import random as _random
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from service import call
 from service.db import idempotency, transactions
 from service.db.faults import is_race
+from service.db.lane import FastLane, NotTaken
 from service.db.lending import Lender, PoolOptions
 from service.db.listening import Listener
 from service.errors import Conflict, DependencyUnavailable, Overloaded
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from service.call import Mutation
-    from service.db.statement import Connection
+    from service.db.statement import Connection, Statement
     from service.db.transactions import Isolation
 
 Result = TypeVar("Result")
 Row = TypeVar("Row")
+AnyRow = TypeVar("AnyRow", bound=tuple[Any, ...])
 
 _RETRIES = 3
 """How often a transaction that lost a race is run again (C4)."""
@@ -76,15 +78,37 @@ class Database:
         self._conninfo = conninfo
         self._options = options or PoolOptions()
         self._lender = Lender(conninfo, self._options)
+        self._lane = FastLane(
+            self._lender.connect,
+            size=self._options.fast_connections if self._options.prepare_threshold is not None else 0,
+            max_lifetime=self._options.max_lifetime,
+        )
         self._sleep = sleep
         self._random = random
 
     async def __aenter__(self) -> Self:
         await self._lender.open()
+        self._lane.open()
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        await self._lane.aclose()
         await self._lender.aclose()
+
+    async def one(self, statement: Statement[AnyRow], **values: object) -> AnyRow:
+        """Return the row of a hot read; without one raise what the statement's ``missing`` makes. Raises as `read`.
+
+        Does what ``read(lambda conn: statement.one(conn, …))`` does, at a fraction of its cost while all is well. For
+        statements that find one row by a key.
+        """
+        _free()
+        try:
+            row = await self._lane.optional(statement, values)
+        except NotTaken:
+            return await self._lender.lend(lambda conn: statement.one(conn, **values))
+        if row is None:
+            raise statement.nothing()
+        return row
 
     async def read(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Run `work` in autocommit and return what it returns.

@@ -127,10 +127,10 @@ class Statement(Query, Generic[Row]):
         self.not_null = frozenset(not_null)
         self.missing = missing
         make: Callable[[Iterable[Any]], Row] = getattr(row, "_make")  # noqa: B009 - NamedTuple has no nameable type
-        self._make_row = make
+        self.make_row = make
 
     def _rows(self, _cursor: object) -> Callable[[Iterable[Any]], Row]:
-        return self._make_row
+        return self.make_row
 
     async def all(self, conn: Connection, **values: object) -> list[Row]:
         """Return every row. For results of bounded size; `stream` is for the others."""
@@ -147,9 +147,13 @@ class Statement(Query, Generic[Row]):
     async def one(self, conn: Connection, **values: object) -> Row:
         """Return the row; without one raise what `missing` makes (RuntimeError without it)."""
         row = await self.optional(conn, **values)
-        if row is not None:
-            return row
-        raise self.missing() if self.missing else RuntimeError(f"{self.name} gave no row where one was meant")
+        if row is None:
+            raise self.nothing()
+        return row
+
+    def nothing(self) -> Exception:
+        """Return what is raised when there is no row where one was meant."""
+        return self.missing() if self.missing else RuntimeError(f"{self.name} gave no row where one was meant")
 
     async def stream(self, conn: Connection, *, batch: int = 500, **values: object) -> AsyncGenerator[Row, None]:
         """Yield the rows by a server-side cursor, `batch` at a time, in flat memory. Needs an open transaction.

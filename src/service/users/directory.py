@@ -30,7 +30,7 @@ class Directory:
             UserNotFound: there is none.
 
         """
-        return from_row(await self._database.read(lambda conn: FIND_BY_ID.one(conn, user_id=user_id.value)))
+        return from_row(await self._database.one(FIND_BY_ID, user_id=user_id.value))
 
     async def get_all(self, user_ids: Sequence[UserId]) -> list[User]:
         """Return the users with these ids, in their order.
