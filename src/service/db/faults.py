@@ -65,8 +65,13 @@ def is_race(error: BaseException) -> bool:
 
 
 def is_lost(error: BaseException, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> bool:
-    """Tell whether `error` came of `connection` being dead, so that a fresh connection may do better."""
+    """Tell whether `error` came of `connection` being dead, so that a fresh connection may do better.
+
+    So may it where a migration changed a column's type: the plans of this one do not fit any more.
+    """
     fault = error if isinstance(error, psycopg.Error) else error.__cause__
     if not isinstance(fault, psycopg.Error):
         return False
+    if isinstance(fault, pg.FeatureNotSupported):
+        return "cached plan" in (fault.diag.message_primary or "")
     return isinstance(fault, _LOST_STATES) or (connection.closed and isinstance(fault, psycopg.OperationalError))

@@ -1,8 +1,9 @@
 """A fast lane for hot reads of one row: the same statements, on connections that are never handed around.
 
-A call through the pool pays for borrowing a connection, a cursor, and two trips through the event loop's selector. Here a
-few connections are watched by the loop for good; a read is one `send_query_prepared` and one future. Reads are safe to
-repeat, so whatever is unusual (no connection, an error, a slow answer) is not dealt with here: the caller goes to the pool.
+A call through the pool pays for borrowing a connection, a cursor, and two trips through the event loop's selector.
+Here a few connections are watched by the loop for good; a read is one `send_query_prepared` and one future. Reads are
+safe to repeat, so whatever is unusual (no connection, an error, a slow answer) is left to the caller, who goes to the
+pool.
 """
 
 from __future__ import annotations
@@ -67,8 +68,10 @@ class _Prepared:
 
 
 class _Lane:
-    """One connection and the reads that wait for it. Reads go one after the other; an answer is drained to its end
-    before the next is sent, whether somebody still waits for it or not."""
+    """One connection and the reads that wait for it, one after the other.
+
+    An answer is drained to its end before the next is sent, whether somebody still waits for it or not.
+    """
 
     def __init__(self, conn: Connection, gone: Callable[[_Lane], None]) -> None:
         self._conn = conn
@@ -237,7 +240,7 @@ class FastLane:
             NotTaken: do it through the pool.
 
         """
-        if not self._lanes:
+        if not self._lanes or values.keys() != statement.params.keys():
             raise NotTaken
         lane = self._lanes[0] if len(self._lanes) == 1 else min(self._lanes, key=_load)
         if lane.load >= self._most_waiting:
