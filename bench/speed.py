@@ -18,14 +18,12 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gatelodge.auth.v1 import auth_pb2, tokens_pb2
-from gatelodge.users.v1 import users_pb2
-from google.protobuf import wrappers_pb2
-from rig import floor as hello
-from rig.frames import PREFACE, SETTINGS, Request, Spec, frame, grpc_message
-from rig.house import (
+import grpc.aio
+from bench.rig import floor as hello
+from bench.rig.frames import PREFACE, SETTINGS, Request, Spec, frame, grpc_message
+from bench.rig.house import (
     CORES,
     H2LOAD,
     MEASURED,
@@ -38,11 +36,14 @@ from rig.house import (
     h2load,
     house,
 )
-from rig.people import PASSWORD, Person, crowd, fresh_tokens, make_administrator, people
-from rig.report import LATEST, RESULTS, Report
+from bench.rig.people import PASSWORD, Person, crowd, fresh_tokens, make_administrator, people
+from bench.rig.report import LATEST, RESULTS, Report
+from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2
+from gatelodge.users.v1 import users_pb2
+from google.protobuf import wrappers_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 GET_USER = "/gatelodge.users.v1.UserService/GetUser"
 LOGIN = "/gatelodge.auth.v1.AuthService/Login"
@@ -99,7 +100,6 @@ class Bench:
         make_administrator(self.house, persons[0])
         admin = (await fresh_tokens(service.port, persons[:1], 1))[0][1]
         fresh = await fresh_tokens(service.port, persons[1:], FRESH)
-        sessions = await people_again(service.port, persons[1:65])
         one = persons[1]
         token = fresh[0][1]
         get_user = users_pb2.GetUserRequest(user_id=one.user_id)
@@ -123,7 +123,7 @@ class Bench:
                     service, "/gatelodge.users.v1.UserService/ListUsers", page, admin
                 ),
                 "createuser_over_floor": lambda: self.create(service, admin),
-                "refresh_over_floor": lambda: self.refresh(service, sessions),
+                "refresh_over_floor": lambda: self.refresh(service, persons[1:65]),
             }
         for _ in range(self.rounds):
             base = await self.flood(floor, hello.PATH, wrappers_pb2.StringValue(value="ada"), "")
@@ -179,11 +179,11 @@ class Bench:
         ]
         return await self.send(process, requests)
 
-    async def refresh(self, process: Process, sessions: list[str]) -> float:
+    async def refresh(self, process: Process, persons: list[Person]) -> float:
         """Refresh, each session one after the other."""
         requests = [
             call("/gatelodge.auth.v1.AuthService/Refresh", auth_pb2.RefreshRequest(refresh_token=token))
-            for token in await renewed(process.port, sessions)
+            for token in await people_again(process.port, persons)
         ]
         outcome = await frames(
             Spec("127.0.0.1", process.port, requests, self.seconds, in_flight=len(requests), refreshing=True)
@@ -292,9 +292,6 @@ class Bench:
 
 async def people_again(port: int, persons: list[Person], first: str = "") -> list[str]:
     """Log in anew: the refresh tokens of `persons`; or the access token and id of the one with the address `first`."""
-    import grpc.aio  # noqa: PLC0415 - beside its only use
-    from gatelodge.auth.v1 import auth_pb2_grpc  # noqa: PLC0415 - likewise
-
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         auth = auth_pb2_grpc.AuthServiceStub(channel)
         if first:
@@ -304,19 +301,6 @@ async def people_again(port: int, persons: list[Person], first: str = "") -> lis
             (await auth.Login(auth_pb2.LoginRequest(email=person.email, password=PASSWORD))).refresh_token
             for person in persons
         ]
-
-
-async def renewed(port: int, sessions: list[str]) -> list[str]:
-    """Bring the refresh tokens up to date, in place: a round of the generator used those it was given."""
-    import grpc.aio  # noqa: PLC0415 - beside its only use
-    from gatelodge.auth.v1 import auth_pb2_grpc  # noqa: PLC0415 - likewise
-
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        auth = auth_pb2_grpc.AuthServiceStub(channel)
-        for number in range(len(sessions)):
-            answer = await auth.Login(auth_pb2.LoginRequest(email=f"person{number + 1}@example.com", password=PASSWORD))
-            sessions[number] = answer.refresh_token
-    return sessions
 
 
 def argon2_limit(seconds: float) -> float:
@@ -345,7 +329,7 @@ print(len(done) / (time.perf_counter() - began))
 
 
 @contextlib.contextmanager
-def idle_connections(port: int, count: int):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a generator of nothing
+def idle_connections(port: int, count: int) -> Iterator[None]:
     """Hold `count` connections that have said hello and nothing else."""
     opened = []
     try:

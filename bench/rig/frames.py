@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
         settings = (4).to_bytes(2, "big") + (2**30).to_bytes(4, "big")
         self._transport.write(PREFACE + frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, _HUGE_WINDOW))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         for began in self._began.values():
             self._book.ended("connection lost", began)
         self._began.clear()
@@ -165,9 +165,9 @@ class Connection(asyncio.Protocol):
         if kind == DATA and self._book.spec.refreshing:
             self._answers[stream] = self._answers.get(stream, b"") + payload
         elif kind == HEADERS:
-            headers = dict(self._decoder.decode(payload))
+            headers = {str(name): str(value) for name, value, *_ in self._decoder.decode(payload)}
             if flags & END_STREAM:
-                self._end(stream, str(headers.get("grpc-status", "no status")))
+                self._end(stream, headers.get("grpc-status", "no status"))
         elif kind == RST_STREAM:
             self._end(stream, "reset")
         elif kind == SETTINGS and not flags & ACK:
@@ -238,11 +238,11 @@ async def load(spec: Spec) -> Outcome:
     loop = asyncio.get_running_loop()
     book, built = Book(spec), blocks(spec)
     share = max(1, spec.in_flight // spec.connections)
-    offsets = [index * len(built) // spec.connections for index in range(spec.connections)]
-    connections = [
-        (await loop.create_connection(lambda at=offset: Connection(book, built, at, share), spec.host, spec.port))[1]
-        for offset in offsets
-    ]
+    connections = []
+    for number in range(spec.connections):
+        made = Connection(book, built, number * len(built) // spec.connections, share)
+        await loop.create_connection(lambda made=made: made, spec.host, spec.port)  # type: ignore[misc]  # a lambda
+        connections.append(made)
     used, began = cpu(), time.perf_counter()
     book.until = began + spec.seconds
     if spec.rate:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rig.frames import Outcome, Request, Spec
+from bench.rig.frames import Outcome, Request, Spec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -121,7 +121,9 @@ class House:
 
     def migrate(self) -> None:
         """Bring the schema up to date, as before a deployment."""
-        done = subprocess.run([GATELODGE, "migrate"], env=self.environ(), cwd=self.folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [GATELODGE, "migrate"], env=self.environ(), cwd=self.folder, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"gatelodge migrate: {done.stderr}")
 

@@ -1,7 +1,7 @@
 """The peer: what many would build instead, FastAPI on uvicorn with asyncpg, argon2 and PyJWT, serving the same user.
 
-``peer.py bare|full DATABASE_URL JWKS_FILE ISSUER OTLP_ENDPOINT`` prints its port. ``full`` adds what a production has: one
-JSON line a call (structlog) and OpenTelemetry's own instrumentation, set up as its documentation shows.
+``peer.py bare|full DATABASE_URL JWKS_FILE ISSUER OTLP_ENDPOINT`` prints its port. ``full`` adds what a production has:
+one JSON line a call (structlog) and OpenTelemetry's own instrumentation, set up as its documentation shows.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
 from uuid_utils.compat import uuid7
 
 if TYPE_CHECKING:
-    from rig.house import House
+    from bench.rig.house import House
 
 PASSWORD = "correct horse battery staple"
 
@@ -85,8 +85,8 @@ def crowd(house: House, count: int) -> None:
         conn.execute(
             """
             INSERT INTO users (id, email, email_canonical, display_name)
-            SELECT uuidv7(), format('crowd%%s@example.com', n), format('crowd%%s@example.com', n), format('Number %%s', n)
-            FROM generate_series(1, %s) AS n
+            SELECT uuidv7(), address, address, 'Somebody'
+            FROM (SELECT format('crowd%%s@example.com', n) AS address FROM generate_series(1, %s) AS n)
             """,
             (count,),
         )
