@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.auth.hashing import Argon2Parameters, Hasher
+from service.auth.key_rotation import KeyTerms
 from service.auth.tokens import TokenTerms
 from service.db.lending import PoolOptions
 from service.rpc.server import Transport
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from service.settings import Auth, Database, Server
 
+_KEY_MARGIN = timedelta(minutes=2)
+"""How long a retired key verifies beyond the life of a token: a replica may hear of it a minute late, and clocks may
+differ by another."""
 _OTHER_FILES = 200
 """Open files that are no callers' connections: the database's, the ops port's, gRPC's own."""
 
@@ -54,6 +58,16 @@ def transport(settings: Server) -> Transport:
 def terms(settings: Auth) -> TokenTerms:
     """Return who issues tokens, for whom and for how long."""
     return TokenTerms(settings.issuer, settings.audience, timedelta(seconds=settings.access_token_ttl_seconds))
+
+
+def key_terms(settings: Auth) -> KeyTerms:
+    """Return how signing keys come and go."""
+    return KeyTerms(
+        algorithm=settings.signing_algorithm,
+        rotate_after=timedelta(days=settings.key_rotation_days),
+        publish=timedelta(seconds=settings.key_publish_seconds),
+        keep=timedelta(seconds=settings.access_token_ttl_seconds) + _KEY_MARGIN,
+    )
 
 
 def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:
