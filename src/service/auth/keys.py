@@ -100,7 +100,8 @@ _MAKERS: Mapping[str, Callable[[], PrivateMaterial]] = {
 
 def _signing_key(private: PrivateMaterial) -> SigningKey:
     key = private.public_key()
-    return SigningKey(PublicKey(_thumbprint(_members(key)), _algorithm(key), key), private)
+    algorithm = _algorithm(key)
+    return SigningKey(PublicKey(_thumbprint(_members(key)), algorithm, key), private)
 
 
 def _algorithm(key: PublicMaterial) -> str:
