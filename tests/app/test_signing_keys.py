@@ -14,7 +14,7 @@ import pytest
 from gatelodge.auth.v1 import auth_pb2, keys_pb2, tokens_pb2
 from gatelodge.events.v1 import events_pb2
 from google.protobuf.json_format import MessageToDict
-from tests.app.client import PASSWORD, Client, Login, failure
+from tests.app.client import Client, Login, failure
 from tests.app.conftest import MASTER_SECRET, environment
 from tests.app.process import gatelodge, serving
 from tests.app.test_health import get
@@ -62,6 +62,17 @@ async def activate(client: Client, root: Login, kid: str) -> Key:
 async def published(client: Client) -> dict[str, dict[str, str]]:
     answer = await client.tokens.GetJwks(tokens_pb2.GetJwksRequest())
     return {key.kid: MessageToDict(key) for key in answer.keys}
+
+
+async def alive(client: Client, login: Login) -> bool:
+    """Tell whether a token is taken; a refusal of any other kind is a failure."""
+    try:
+        await me(client, login)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            return False
+        raise
+    return True
 
 
 def kid_of(login: Login) -> str:
@@ -140,12 +151,7 @@ async def test_a_removed_keys_tokens_are_dead_everywhere_within_a_second(url: st
         assert (removed.id, removed.state) == (leaked, Key.STATE_RETIRED)
         began = time.monotonic()
         for client in (first, second):
-            while True:
-                try:
-                    await me(client, ada)
-                except grpc.aio.AioRpcError as error:
-                    assert error.code() == grpc.StatusCode.UNAUTHENTICATED
-                    break
+            while await alive(client, ada):
                 assert time.monotonic() - began < 1
         print(f"dead on both after {(time.monotonic() - began) * 1000:.0f} ms")
         assert list(await published(second)) == [staged.id]
@@ -261,56 +267,61 @@ async def test_the_command_line_rotates_beside_running_servers(client: Client, u
 async def test_the_master_secret_is_changed_as_the_operators_page_says(
     url: str, tmp_path: Path, settings_for: SettingsFor
 ) -> None:
-    """Each step leaves tokens, page tokens and stored answers good, also on a process still at the step before."""
-    old, new = MASTER_SECRET, NEW_SECRET
-    steps = [(old, []), (old, [new]), (new, [old]), (new, [])]
+    """Each step leaves tokens, page tokens, cursors and stored answers good, and keys of its own for the next."""
+    before = secrets(MASTER_SECRET)
+    opens_new = secrets(MASTER_SECRET, NEW_SECRET)
+    opens_old = secrets(NEW_SECRET, MASTER_SECRET)
+    after = secrets(NEW_SECRET)
     told: dict[str, str] = {}
     login: Login | None = None
-    for number, (first, previous) in enumerate(steps):
-        secrets = {"AUTH__MASTER_SECRET": first, "AUTH__PREVIOUS_MASTER_SECRETS": json.dumps(previous)}
-        if number == 3:
-            status, out, _ = await gatelodge("keys", "reseal", environ=environment(url, tmp_path, **before))
-            assert (status, out.split()[0]) == (0, "4")
-        async with running(settings_for(url, **secrets)) as app, Client(app.address, url) as client:
+    for step in (before, opens_new, opens_old, after):
+        if step is after:
+            environ = environment(url, tmp_path, **opens_old)
+            assert (await gatelodge("keys", "reseal", environ=environ))[1].startswith("5 of 6 secrets were under")
+            assert (await gatelodge("keys", "reseal", environ=environ))[1].startswith("0 of 6 secrets were under")
+        async with running(settings_for(url, **step)) as app, Client(app.address, url) as client:
             login = login or await client.administrator()
             assert await me(client, login) == login.user_id
             told = await still_good(client, login, told)
-            if number in (1, 2):  # a key made at this step must be good at the next one
-                staged = await stage(client, login)
-                await activate(client, login, staged.id)
-        before = secrets
-    status, _, err = await gatelodge("serve", environ=environment(url, tmp_path))
+            await activate(client, login, (await stage(client, login)).id)
+            await client.login("root@example.com")
+    status, _, err = await gatelodge("serve", environ=environment(url, tmp_path, **before))
     assert status == 1
     assert "auth.previous_master_secrets" in err.splitlines()[-1]
 
 
+def secrets(master: str, *previous: str) -> dict[str, str]:
+    return {"AUTH__MASTER_SECRET": master, "AUTH__PREVIOUS_MASTER_SECRETS": json.dumps(previous)}
+
+
 async def still_good(client: Client, root: Login, told: dict[str, str]) -> dict[str, str]:
-    """Use what earlier steps gave out, and return it or what is new: a page token, a cursor, a stored answer."""
+    """Use what the first step gave out, and return it: a page token, a cursor, a stored answer."""
     if not told:
-        await client.register("ada@example.com", PASSWORD)
         page = await client.events.ListEvents(events_pb2.ListEventsRequest(page_size=1), metadata=root.metadata)
-        watch = client.events.WatchEvents(events_pb2.WatchEventsRequest(latest=True), metadata=root.metadata)
-        cursor = (await watch.read()).cursor
-        watch.cancel()
+        cursor = await first_cursor(client, root, latest=True)
         staged = await stage(client, root, request_id="0192f0c1-2d3e-7abc-8def-0123456789ab")
         await activate(client, root, staged.id)
         return {"page": page.next_page_token, "cursor": cursor, "staged": staged.id}
     request = events_pb2.ListEventsRequest(page_size=1, page_token=told["page"])
     assert (await client.events.ListEvents(request, metadata=root.metadata)).events
-    watch = client.events.WatchEvents(events_pb2.WatchEventsRequest(cursor=told["cursor"]), metadata=root.metadata)
-    assert (await watch.read()).cursor
-    watch.cancel()
+    assert await first_cursor(client, root, cursor=told["cursor"])
     repeated = await stage(client, root, request_id="0192f0c1-2d3e-7abc-8def-0123456789ab")
     assert repeated.id == told["staged"]
     return told
 
 
+async def first_cursor(client: Client, root: Login, **request: Any) -> str:
+    call: Any = client.events.WatchEvents(events_pb2.WatchEventsRequest(**request), metadata=root.metadata)
+    message = await call.read()
+    call.cancel()
+    return str(message.cursor)
+
+
 async def test_reseal_is_noticed_by_no_running_process(url: str, tmp_path: Path) -> None:
-    both = {"AUTH__MASTER_SECRET": NEW_SECRET, "AUTH__PREVIOUS_MASTER_SECRETS": json.dumps([MASTER_SECRET])}
-    environ = environment(url, tmp_path, OPS__ENABLED="false", **both)
-    async with serving(environment(url, tmp_path, OPS__ENABLED="false")) as server:
-        async with Client(server.address, url) as client:
-            ada = await client.user()
-            assert (await gatelodge("keys", "reseal", environ=environ))[0] == 0
-            await client.login("ada@example.com")
-            assert await me(client, ada) == ada.user_id
+    environ = environment(url, tmp_path, OPS__ENABLED="false")
+    both = environment(url, tmp_path, **secrets(NEW_SECRET, MASTER_SECRET))
+    async with serving(environ) as server, Client(server.address, url) as client:
+        ada = await client.user()
+        assert (await gatelodge("keys", "reseal", environ=both))[1].startswith("2 of 2 ")
+        await client.login("ada@example.com")
+        assert await me(client, ada) == ada.user_id
