@@ -50,7 +50,7 @@ class Serving:
 
 @asynccontextmanager
 async def serving(environ: Mapping[str, str], command: Sequence[str] = (GATELODGE,)) -> AsyncIterator[Serving]:
-    """Run ``gatelodge serve``, or `command` in its place, with nothing but `environ`, from when it serves to the end."""
+    """Run ``gatelodge serve``, or `command` in its place, with nothing but `environ`, from when it serves on."""
     process = await asyncio.create_subprocess_exec(
         *command, "serve", env={"PATH": "/usr/bin:/bin", **environ}, stderr=asyncio.subprocess.PIPE
     )
