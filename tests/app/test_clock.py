@@ -46,7 +46,7 @@ async def test_clocks_five_minutes_off_either_way_fail_no_token(url: str, tmp_pa
         machine(url, tmp_path / "slow", -300) as (slow, late, late_file),
         machine(url, tmp_path / "fast", 300) as (fast, early, early_file),
     ):
-        assert (round(off(slow), -1), round(off(fast), -1)) == (-300, 300)  # or this would show nothing
+        assert off(slow) < -250 < 250 < off(fast)  # or this would show nothing
         await late.register("ada@example.com")
         for issuer in (late, early):
             for shift in (None, 300, -300, 0):
