@@ -397,20 +397,19 @@ async def test_a_reader_that_more_events_wait_for_than_may_is_cut(narrow: None, 
         assert (cut.code, cut.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW")
 
 
-async def test_a_reader_that_does_not_read_is_cut_and_can_resume(narrow: None, app: App, url: str) -> None:
+async def test_a_reader_that_does_not_read_is_cut_and_can_resume(narrow: None, client: Client) -> None:
     assert narrow is None
-    async with Client(app.address, url) as client:
-        root = await client.administrator()
-        await many(client, 6000)
-        call = watching(client, root, earliest=True)
-        seen = len((await call.read()).events)
-        await asyncio.sleep(2.5)
-        took = Taken(seen)
-        assert (await refused(call, took)).reason == "READER_TOO_SLOW"
-        seen, cursor = took.events, took.cursor
-        assert 0 < seen < 6001
-        rest = await types_until(watching(client, root, cursor=cursor), 6001 - seen)
-        assert len(rest) == 6001 - seen
+    root = await client.administrator()
+    await many(client, 6000)
+    call = watching(client, root, earliest=True)
+    seen = len((await call.read()).events)
+    await asyncio.sleep(2.5)
+    took = Taken(seen)
+    assert (await refused(call, took)).reason == "READER_TOO_SLOW"
+    seen, cursor = took.events, took.cursor
+    assert 0 < seen < 6001
+    rest = await types_until(watching(client, root, cursor=cursor), 6001 - seen)
+    assert len(rest) == 6001 - seen
 
 
 async def test_positions_become_visible_in_their_order(client: Client) -> None:
