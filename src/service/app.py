@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gatelodge.auth.v1 import auth_pb2_grpc, sessions_pb2_grpc, tokens_pb2_grpc
+from gatelodge.auth.v1 import auth_pb2_grpc, keys_pb2_grpc, sessions_pb2_grpc, tokens_pb2_grpc
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
@@ -19,10 +19,15 @@ from uuid_utils.compat import uuid7
 from service import development, options
 from service.auth.accounts import Accounts
 from service.auth.explanation import LoginExplainer
-from service.auth.keys import load_or_create
+from service.auth.key_ring import KeyFollower, KeyRing
+from service.auth.key_rotation import KeyRotation
+from service.auth.key_servicer import SigningKeyServicer
+from service.auth.key_store import KeyStore
 from service.auth.login import Login
 from service.auth.passwords import PasswordPolicy
 from service.auth.profile import Profile
+from service.auth.resealing import reseal
+from service.auth.root import root_secret
 from service.auth.sealing import Seal, derive
 from service.auth.servicer import AuthServicer, TokenServicer
 from service.auth.sessions.ending import Ending
@@ -35,8 +40,8 @@ from service.auth.sessions.retention import SessionRetention
 from service.auth.sessions.servicer import SessionServicer
 from service.auth.tokens import TokenIssuer, TokenVerifier
 from service.build import this_build
-from service.clock import system_clock
 from service.db import Answers, Database
+from service.db.clock import DatabaseClock
 from service.events.feed import CHANNEL, Feed
 from service.events.journal import Journal
 from service.events.record import Record
@@ -69,7 +74,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from service.auth.hashing import Hasher
-    from service.auth.keys import KeyRing
+    from service.auth.resealing import Resealed
     from service.build import Build
     from service.clock import Clock
     from service.settings import Ops, Settings
@@ -90,8 +95,10 @@ class App:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIterator[App]:
+async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[App]:
     """Build the service, serve until the block is left, then drain and close.
+
+    `clock` is the database's unless given.
 
     Raises:
         CannotRun: the schema, the signing keys or the embedded database are no good, or an address cannot be bound.
@@ -110,8 +117,9 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
         # What everything stands on, the rules, and their RPCs.
         database, hasher = await _foundation(stack, settings, metrics)
-        master_secret = development.master_secret(settings)
-        keys = await load_or_create(database, Seal(master_secret))
+        shared_clock = await _shared_clock(database, metrics)
+        clock = clock or shared_clock
+        root, rotation, keys = await _secrets(settings, database, clock)
         answers = Answers(database)
         terms = options.terms(settings.auth)
         policy = PasswordPolicy(settings.auth.password_min_length)
@@ -125,7 +133,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             clock=clock,
             retention=timedelta(days=settings.users.retention_days),
         )
-        tokens = PageTokens(derived_key(master_secret, "page-tokens"))
+        tokens = PageTokens(derived_key(root, "page-tokens"))
         accounts = _accounts(settings, database, hasher, metrics)
         issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
         sessions = _sessions(
@@ -134,7 +142,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             ending=ending,
             issuer=issuer,
             tokens=tokens,
-            refresh_key=derive(master_secret, "gatelodge/refresh-tokens/v1"),
+            refresh_key=derive(root, "gatelodge/refresh-tokens/v1"),
             metrics=metrics,
             clock=clock,
         )
@@ -162,7 +170,8 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             ),
             sessions=SessionServicer(listing=sessions.listing, logout=sessions.logout),
             tokens=TokenServicer(keys=keys),
-            events=EventServicer(record=record, feed=feed, master_secret=master_secret),
+            signing_keys=SigningKeyServicer(rotation=rotation),
+            events=EventServicer(record=record, feed=feed, root=root),
             info=InfoServicer(build=build, start_time=clock()),
         )
 
@@ -177,7 +186,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             inflight=inflight,
             default_deadline=settings.server.default_deadline_seconds,
             authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
-            idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
+            idempotency=Idempotency(find=answers.find, secret=derive(root, "gatelodge/fingerprints/v1")),
         )
         server = build_server(interceptors, options.transport(settings.server))
         register(server, services, board, reflect=settings.server.reflection)
@@ -190,9 +199,11 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         )
         tasks.spawn("events", feed.run)
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
+        tasks.spawn("signing-keys", KeyFollower(ring=keys, record=record, feed=feed).run)
+        tasks.spawn("clock", shared_clock.follow)
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
-        for job in _jobs(answers, lifecycle, retention, sessions.retention):
+        for job in _jobs(answers, lifecycle, retention, sessions.retention, rotation):
             tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
@@ -215,10 +226,31 @@ async def opened_accounts(settings: Settings) -> AsyncIterator[Accounts]:
         yield _accounts(settings, database, hasher, metrics)
 
 
-async def _foundation(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> tuple[Database, Hasher]:
+@asynccontextmanager
+async def opened_rotation(settings: Settings) -> AsyncIterator[KeyRotation]:
+    """Build only what changing signing keys needs, for the command line. Raises as `running`."""
+    async with AsyncExitStack() as stack:
+        database = await _database(stack, settings)
+        clock = DatabaseClock(database)
+        await clock.start()
+        yield _rotation(settings, database, Seal(*development.master_secrets(settings)), clock)
+
+
+async def resealed(settings: Settings) -> Resealed:
+    """Seal every secret in the database anew under the present master secret. Raises as `running`."""
+    async with AsyncExitStack() as stack:
+        database = await _database(stack, settings)
+        return await reseal(database, Seal(*development.master_secrets(settings)))
+
+
+async def _database(stack: AsyncExitStack, settings: Settings) -> Database:
     url = await stack.enter_async_context(development.database_url(settings.database))
     await prepare_schema(url, settings.database)
-    database = await stack.enter_async_context(Database(url, options.pool(settings.database)))
+    return await stack.enter_async_context(Database(url, options.pool(settings.database)))
+
+
+async def _foundation(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> tuple[Database, Hasher]:
+    database = await _database(stack, settings)
     metrics.watch_pool(database.stats)
     hasher = await stack.enter_async_context(options.hasher(settings.auth, took=metrics.password_hash))
     metrics.watch_hashing(hasher.stats)
@@ -286,12 +318,39 @@ def _sessions(
     )
 
 
+async def _shared_clock(database: Database, metrics: Metrics) -> DatabaseClock:
+    clock = DatabaseClock(database, tell=metrics.clock_offset)
+    await clock.start()
+    return clock
+
+
+async def _secrets(settings: Settings, database: Database, clock: Clock) -> tuple[bytes, KeyRotation, KeyRing]:
+    """Return the root secret, and the signing keys with their rules; make what is not there yet."""
+    seal = Seal(*development.master_secrets(settings))
+    root = await root_secret(database, seal)
+    rotation = _rotation(settings, database, seal, clock)
+    await rotation.begin()
+    store = KeyStore(database=database, seal=seal, clock=clock, keep=rotation.terms.keep)
+    return root, rotation, await KeyRing.opened(store)
+
+
+def _rotation(settings: Settings, database: Database, seal: Seal, clock: Clock) -> KeyRotation:
+    return KeyRotation(
+        database=database,
+        seal=seal,
+        journal=Journal(new_id=uuid7),
+        clock=clock,
+        terms=options.key_terms(settings.auth),
+    )
+
+
 def _services(
     *,
     users: UserServicer,
     auth: AuthServicer,
     sessions: SessionServicer,
     tokens: TokenServicer,
+    signing_keys: SigningKeyServicer,
     events: EventServicer,
     info: InfoServicer,
 ) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
@@ -301,17 +360,23 @@ def _services(
         "gatelodge.auth.v1.AuthService": partial(auth_pb2_grpc.add_AuthServiceServicer_to_server, auth),
         "gatelodge.auth.v1.SessionService": partial(sessions_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
         "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),
+        "gatelodge.auth.v1.SigningKeyService": partial(
+            keys_pb2_grpc.add_SigningKeyServiceServicer_to_server, signing_keys
+        ),
         "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
 
 
-def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention, sessions: SessionRetention) -> tuple[Job, ...]:
+def _jobs(
+    answers: Answers, lifecycle: Lifecycle, retention: Retention, sessions: SessionRetention, rotation: KeyRotation
+) -> tuple[Job, ...]:
     """Return what is done now and then, once in the whole cluster."""
     return (
         Job("events.prune", timedelta(hours=6), retention.prune),
         Job("idempotency.prune", timedelta(minutes=10), answers.prune),
         Job("sessions.prune", timedelta(hours=1), sessions.prune),
+        Job("keys.rotate", timedelta(minutes=5), rotation.rotate),
         Job("users.purge", timedelta(hours=1), lifecycle.purge),
     )
 

@@ -13,6 +13,7 @@ import secrets
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
+from service import cli_keys
 from service.build import this_build
 from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
 from service.settings import Settings, SettingsError, load, redacted
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--timeout", type=float, default=2.0, help="seconds (default: %(default)s)")
     command.set_defaults(run=_health)
 
+    cli_keys.add(commands.add_parser("keys", help="manage the signing keys"))
     _add_users(commands.add_parser("users", help="manage users").add_subparsers(required=True, metavar="COMMAND"))
 
     config = commands.add_parser("config", help="look at the settings").add_subparsers(required=True, metavar="COMMAND")

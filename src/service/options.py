@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.auth.hashing import Argon2Parameters, Hasher
+from service.auth.key_rotation import KeyTerms
 from service.auth.sessions.model import SessionTerms
 from service.auth.tokens import TokenTerms
 from service.db.lending import PoolOptions
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from service.settings import Auth, Database, Server
 
+_KEY_MARGIN = timedelta(minutes=2)
+"""How long a retired key verifies beyond the life of a token: a replica may hear of it a minute late, and clocks may
+differ by another."""
 _OTHER_FILES = 200
 """Open files that are no callers' connections: the database's, the ops port's, gRPC's own."""
 
@@ -64,6 +68,16 @@ def session_terms(settings: Auth) -> SessionTerms:
         idle=timedelta(days=settings.session_idle_days),
         grace=timedelta(seconds=settings.refresh_grace_seconds),
         most=settings.max_sessions_per_user,
+    )
+
+
+def key_terms(settings: Auth) -> KeyTerms:
+    """Return how signing keys come and go."""
+    return KeyTerms(
+        algorithm=settings.signing_algorithm,
+        rotate_after=timedelta(days=settings.key_rotation_days),
+        publish=timedelta(seconds=settings.key_publish_seconds),
+        keep=timedelta(seconds=settings.access_token_ttl_seconds) + _KEY_MARGIN,
     )
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from gatelodge.auth.v1 import auth_pb2, sessions_pb2
+from gatelodge.auth.v1 import auth_pb2, keys_pb2, sessions_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf import empty_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -54,6 +54,7 @@ async def test_no_secret_reaches_a_log_a_span_a_metric_or_an_error(url: str, tmp
             tmp_path,
             AUTH__MASTER_SECRET=MASTER,
             AUTH__PASSWORD_PEPPER=PEPPER,
+            AUTH__PREVIOUS_MASTER_SECRETS=f'["{MASTER}-before"]',
             LOG__LEVEL="DEBUG",
             TRACING__OTLP_ENDPOINT=collector.endpoint,
             TRACING__SAMPLE_RATIO="1",
@@ -90,6 +91,7 @@ async def down_every_path(client: Client, errors: Errors) -> list[str]:
     await errors.of(client.users.GetUser(users_pb2.GetUserRequest(user_id=MARK), metadata=root.metadata))
     keys = (("x-api-key", MARK), ("cookie", MARK), ("x-request-id", f"{MARK} {MARK}"))
     await errors.of(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=keys))
+    await signing_keys(client, errors, root)
     await raw_bytes(client, errors)
     await broken_metadata(client.address)
     refresh_tokens = await refreshes(client, errors)
@@ -114,6 +116,16 @@ async def refreshes(client: Client, errors: Errors) -> list[str]:
     await client.auth.Logout(auth_pb2.LogoutRequest(), metadata=last.metadata)
     secrets = [token[52:] for token in (first, second, third, last.refresh_token)]
     return [part for secret in secrets for part in (secret[:20], secret[-20:])]
+
+
+async def signing_keys(client: Client, errors: Errors, root: Login) -> None:
+    """Rotate, and fail at it."""
+    staged = await client.keys.StageSigningKey(keys_pb2.StageSigningKeyRequest(), metadata=root.metadata)
+    activate = keys_pb2.ActivateSigningKeyRequest(key_id=staged.signing_key.id, force=True)
+    await client.keys.ActivateSigningKey(activate, metadata=root.metadata)
+    await errors.of(client.keys.ActivateSigningKey(activate, metadata=root.metadata))
+    remove = keys_pb2.RetireSigningKeyRequest(key_id=MARK)
+    await errors.of(client.keys.RetireSigningKey(remove, metadata=root.metadata))
 
 
 async def raw_bytes(client: Client, errors: Errors) -> None:

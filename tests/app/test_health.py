@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SERVING = health_pb2.HealthCheckResponse.SERVING
 SERVICES = {
     "gatelodge.auth.v1.AuthService",
+    "gatelodge.auth.v1.SigningKeyService",
     "gatelodge.auth.v1.TokenService",
     "gatelodge.events.v1.EventService",
     "gatelodge.info.v1.InfoService",

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from uuid_utils.compat import uuid7
 
-from service.auth.keys import KeyRing, SigningKey, new_key
+from service.auth.key_ring import KeyRing
+from service.auth.keys import SigningKey, new_key
 from service.auth.tokens import TokenIssuer, TokenTerms, TokenVerifier
 from service.errors import CredentialsInvalid
 from service.users.model import UserId

@@ -17,7 +17,7 @@ from service.users.resource import to_proto
 
 if TYPE_CHECKING:
     from service.auth.accounts import Accounts
-    from service.auth.keys import KeyRing
+    from service.auth.key_ring import KeyRing
     from service.auth.login import Login
     from service.auth.passwords import PasswordPolicy
     from service.auth.profile import Profile

@@ -23,8 +23,19 @@ class SigningKeyRow(NamedTuple):
     """A signing key; its private part is sealed under the master secret."""
 
     kid: str
+    algorithm: str
     state: str
     private_key: bytes
+    create_time: datetime
+    activate_time: datetime | None
+    retire_time: datetime | None
+
+
+class RootSecretRow(NamedTuple):
+    """A secret that keys are derived from, sealed under the master secret."""
+
+    name: str
+    sealed: bytes
 
 
 FIND_CANDIDATE = Statement(
@@ -58,18 +69,72 @@ REPLACE_HASH = Command(
 
 LIST_SIGNING_KEYS = Statement(
     "auth.list_signing_keys",
-    "SELECT kid, state, private_key FROM signing_keys ORDER BY create_time, kid",
+    """
+    SELECT kid, algorithm, state, private_key, create_time, activate_time, retire_time
+    FROM signing_keys
+    ORDER BY create_time, kid
+    """,
     row=SigningKeyRow,
     params={},
 )
 
-# Replicas that start together each bring a key; the partial unique index lets one of them in.
-INSERT_FIRST_SIGNING_KEY = Command(
-    "auth.insert_first_signing_key",
+# Whoever changes keys does it alone, until the end of the transaction; nobody who reads waits for it.
+LOCK_SIGNING_KEYS = Command("auth.lock_signing_keys", "LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE")
+
+INSERT_SIGNING_KEY = Command(
+    "auth.insert_signing_key",
     """
-    INSERT INTO signing_keys (kid, algorithm, state, public_jwk, private_key)
-    VALUES (%(kid)s, %(algorithm)s, 'active', %(public_jwk)s, %(private_key)s)
-    ON CONFLICT DO NOTHING
+    INSERT INTO signing_keys (kid, algorithm, state, public_jwk, private_key, create_time, activate_time)
+    VALUES (
+        %(kid)s, %(algorithm)s, %(state)s, %(public_jwk)s, %(private_key)s, %(create_time)s, %(activate_time)s
+    )
     """,
-    params={"kid": str, "algorithm": str, "public_jwk": dict[str, Any], "private_key": bytes},
+    params={
+        "kid": str,
+        "algorithm": str,
+        "state": str,
+        "public_jwk": dict[str, Any],
+        "private_key": bytes,
+        "create_time": datetime,
+        "activate_time": datetime | None,
+    },
+)
+
+SAVE_SIGNING_KEY = Command(
+    "auth.save_signing_key",
+    """
+    UPDATE signing_keys
+    SET state = %(state)s, activate_time = %(activate_time)s, retire_time = %(retire_time)s
+    WHERE kid = %(kid)s
+    """,
+    params={"kid": str, "state": str, "activate_time": datetime | None, "retire_time": datetime | None},
+)
+
+DELETE_SIGNING_KEY = Command(
+    "auth.delete_signing_key", "DELETE FROM signing_keys WHERE kid = %(kid)s", params={"kid": str}
+)
+
+RESEAL_SIGNING_KEY = Command(
+    "auth.reseal_signing_key",
+    "UPDATE signing_keys SET private_key = %(private_key)s WHERE kid = %(kid)s",
+    params={"kid": str, "private_key": bytes},
+)
+
+LIST_ROOT_SECRETS = Statement(
+    "auth.list_root_secrets",
+    "SELECT name, sealed FROM root_secrets ORDER BY name",
+    row=RootSecretRow,
+    params={},
+)
+
+INSERT_ROOT_SECRET = Command(
+    "auth.insert_root_secret",
+    "INSERT INTO root_secrets (name, sealed) VALUES (%(name)s, %(sealed)s) ON CONFLICT DO NOTHING",
+    params={"name": str, "sealed": bytes},
+)
+
+RESEAL_ROOT_SECRET = Command(
+    "auth.reseal_root_secret",
+    "UPDATE root_secrets SET sealed = %(sealed)s WHERE name = %(name)s",
+    params={"name": str, "sealed": bytes},
 )

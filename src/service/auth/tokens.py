@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime, timedelta
 
-    from service.auth.keys import KeyRing, PublicKey
+    from service.auth.key_ring import KeyRing
+    from service.auth.keys import PublicKey
     from service.clock import Clock
     from service.users.model import UserId
 

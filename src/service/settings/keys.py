@@ -85,6 +85,11 @@ def is_table(key: Key) -> bool:
     return get_origin(known()[key].annotation) is dict
 
 
+def is_list(key: Key) -> bool:
+    """Tell whether the setting is a list, given as JSON where only text is possible."""
+    return get_origin(known()[key].annotation) is tuple
+
+
 def owner(path: Iterable[object]) -> Key | None:
     """Return the setting a path of a validation error lies in; None for a whole section."""
     parts = tuple(str(part) for part in path)

@@ -23,6 +23,8 @@ def _shown(value: object) -> object:
         return redacted(value)
     if isinstance(value, SecretStr):
         return _url_without_password(value.get_secret_value())
+    if isinstance(value, tuple):
+        return [_shown(item) for item in value]
     return dict(value) if isinstance(value, dict) else value
 
 

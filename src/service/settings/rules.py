@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 OWASP_FLOORS = ((47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5))
 """Argon2id (memory KiB, passes) pairs of equal strength from OWASP's password storage cheat sheet, 2025."""
 
+_DAY_SECONDS = 86_400
 _LEAST_DISTINCT = 8
 """A random secret of 32 characters has more different ones than that; ``changeme…`` or ``aaaa…`` has not."""
 
@@ -39,6 +40,8 @@ def _everywhere(settings: Settings) -> Iterator[Fault]:
             "should be more than server.default_deadline_seconds, or calls are cut with their connection",
             Key(("server", "max_connection_age_grace_seconds")),
         )
+    if settings.auth.key_publish_seconds >= settings.auth.key_rotation_days * _DAY_SECONDS:
+        yield Fault("should be less than auth.key_rotation_days", Key(("auth", "key_publish_seconds")))
     # In development, too: a machine whose APP_ENV was forgotten is not to offer development's defaults to others.
     if not settings.server.insecure and not is_loopback(settings.server.host):
         yield Fault(
@@ -59,7 +62,9 @@ def _production(settings: Settings) -> Iterator[Fault]:
         yield Fault("required in production: the embedded PostgreSQL is for development", Key(("database", "url")))
     if auth.master_secret is None:
         yield Fault("required in production: 32 random characters or more", Key(("auth", "master_secret")))
-    for name, secret in (("master_secret", auth.master_secret), ("password_pepper", auth.password_pepper)):
+    secrets = [("master_secret", auth.master_secret), ("password_pepper", auth.password_pepper)]
+    secrets += [("previous_master_secrets", secret) for secret in auth.previous_master_secrets]
+    for name, secret in secrets:
         if secret and len(set(secret.get_secret_value())) < _LEAST_DISTINCT:
             yield Fault("not random: it repeats a few characters", Key(("auth", name)))
 

@@ -169,8 +169,23 @@ class Auth(Section):
     )
     master_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
         default=None,
-        description="Encrypts the signing keys at rest; 32 characters or more. None: one is made under `var/`, "
+        description="Encrypts the secrets in the database; 32 characters or more. None: one is made under `var/`, "
         "never in production.",
+    )
+    previous_master_secrets: tuple[Annotated[SecretStr, Field(min_length=32)], ...] = Field(
+        default=(),
+        description="Open what was encrypted under them, encrypt nothing; as a JSON list where only text is possible. "
+        "For changing the master secret.",
+    )
+    signing_algorithm: Literal["ES256", "EdDSA", "RS256"] = Field(
+        default="ES256", description="Of the signing keys made from now on."
+    )
+    key_rotation_days: float = Field(default=30, gt=0, le=3650, description="How long a key signs access tokens.")
+    key_publish_seconds: float = Field(
+        default=600,
+        ge=0,
+        le=604_800,
+        description="How long a key is published before it signs: longer than verifiers keep the JWK set.",
     )
     registration: Literal["open", "closed"] = Field(default="closed", description="Whether anyone may make an account.")
     password_min_length: int = Field(default=15, ge=8, le=64, description="Shortest password taken, code points.")

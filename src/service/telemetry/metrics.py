@@ -42,6 +42,11 @@ class Metrics:
             ["service"],
             registry=self.registry,
         )
+        self._clock_offset = Gauge(
+            "gatelodge_clock_offset_seconds",
+            "How far the database's clock, which is used, is ahead of this machine's.",
+            registry=self.registry,
+        )
         self._loop_lag = self._histogram(
             "gatelodge_event_loop_lag_seconds",
             "How late the event loop wakes a sleeper.",
@@ -75,6 +80,10 @@ class Metrics:
     def health(self, service: str, serving: bool) -> None:  # noqa: FBT001 - what the health board tells
         """Tell what the gRPC health service says of `service`; the empty name is the whole server."""
         self._health.labels(service).set(serving)
+
+    def clock_offset(self, seconds: float) -> None:
+        """Tell how far the database's clock is ahead of this machine's."""
+        self._clock_offset.set(seconds)
 
     def loop_lag(self, seconds: float) -> None:
         """Count one measurement of `measure_loop_lag`."""
