@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gatelodge.auth.v1 import auth_pb2_grpc, tokens_pb2_grpc
+from gatelodge.auth.v1 import auth_pb2_grpc, revocations_pb2_grpc, tokens_pb2_grpc
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
@@ -17,14 +17,20 @@ from uuid_utils.compat import uuid7
 
 from service import development, options
 from service.auth.accounts import Accounts
+from service.auth.authentication import Authentication
 from service.auth.explanation import LoginExplainer
 from service.auth.keys import load_or_create
 from service.auth.login import Login
 from service.auth.passwords import PasswordPolicy
 from service.auth.profile import Profile
+from service.auth.revocation_servicer import RevocationServicer
+from service.auth.revocation_stream import RevocationStream
+from service.auth.revocations import Revocations
 from service.auth.sealing import Seal, derive
-from service.auth.servicer import AuthServicer, TokenServicer
-from service.auth.tokens import TokenIssuer, TokenVerifier
+from service.auth.servicer import AuthServicer
+from service.auth.token_servicer import TokenServicer
+from service.auth.tokens import TokenIssuer
+from service.auth.verification import TokenVerifier
 from service.build import this_build
 from service.clock import system_clock
 from service.db import Answers, Database
@@ -39,7 +45,7 @@ from service.operations import prepare_schema
 from service.paging import PageTokens, derived_key
 from service.rpc.address import address
 from service.rpc.drain import drain
-from service.rpc.health import HealthBoard
+from service.rpc.health import NOT_SERVING, REVOCATIONS, SERVING, HealthBoard
 from service.rpc.inflight import InFlight
 from service.rpc.interceptors import Idempotency, chain
 from service.rpc.readiness import Readiness
@@ -63,10 +69,11 @@ if TYPE_CHECKING:
     from service.auth.keys import KeyRing
     from service.build import Build
     from service.clock import Clock
-    from service.settings import Ops, Settings
+    from service.settings import Auth, Ops, Settings
 
 _PING_SECONDS = 0.3
 """Less than a probe may take, so that a pool that is merely busy is told from a database that is away."""
+_NO_PERMISSIONS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,14 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         record = Record(database=database)
         retention = Retention(record=record, clock=clock, keep=timedelta(days=settings.events.retention_days))
         feed = Feed(record=record)
+        revocations = Revocations(
+            record=record,
+            feed=feed,
+            clock=clock,
+            window=options.revocation_window(settings.auth),
+            staleness=settings.auth.revocation_staleness_seconds,
+            lag=metrics.revocation_lag,
+        )
         services = _services(
             users=UserServicer(
                 directory=directory,
@@ -133,12 +148,19 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             ),
             auth=AuthServicer(accounts=accounts, login=login, profile=Profile(directory=directory), policy=policy),
             tokens=TokenServicer(keys=keys),
+            revocations=RevocationServicer(
+                stream=RevocationStream(
+                    record=record, feed=feed, clock=clock, window=options.revocation_window(settings.auth)
+                ),
+                window=options.revocation_window(settings.auth),
+                master_secret=master_secret,
+            ),
             events=EventServicer(record=record, feed=feed, master_secret=master_secret),
             info=InfoServicer(build=build, start_time=clock()),
         )
 
         # The server around them.
-        board = HealthBoard(services, on_change=metrics.health)
+        board = HealthBoard(services, apart=(REVOCATIONS,), on_change=metrics.health)
         inflight = InFlight(max_calls=settings.server.max_concurrent_calls, max_streams=settings.server.max_streams)
         interceptors = chain(
             tracer_provider=tracer_provider,
@@ -147,7 +169,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             max_message_bytes=settings.server.max_message_bytes,
             inflight=inflight,
             default_deadline=settings.server.default_deadline_seconds,
-            authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
+            authenticate=_authentication(settings.auth, database, keys, revocations, clock),
             idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
         )
         server = build_server(interceptors, options.transport(settings.server))
@@ -156,9 +178,10 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
 
         # What runs beside the calls.
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
-        tasks.spawn(
-            "readiness", Readiness(probe=partial(database.ping, within=_PING_SECONDS), tell=board.set_ready).run
-        )
+        tasks.spawn("revocations", revocations.run)
+        tasks.spawn("revocations-freshness", partial(revocations.report, partial(_tell_fresh, board, metrics)))
+        ping = partial(database.ping, within=_PING_SECONDS)
+        tasks.spawn("readiness", Readiness(probe=ping, tell=board.set_ready, first=revocations.complete).run)
         tasks.spawn("events", feed.run)
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
@@ -207,17 +230,44 @@ def _accounts(settings: Settings, database: Database, hasher: Hasher, metrics: M
     )
 
 
+def _authentication(
+    settings: Auth, database: Database, keys: KeyRing, revocations: Revocations, clock: Clock
+) -> Authentication:
+    verify = TokenVerifier(terms=options.terms(settings), keys=keys, clock=clock, remember=settings.token_cache_size)
+    return Authentication(
+        verify=verify,
+        revocations=revocations,
+        permissions_of=lambda _roles: _NO_PERMISSIONS,
+        database=database,
+        clock=clock,
+    )
+
+
 def _services(
-    *, users: UserServicer, auth: AuthServicer, tokens: TokenServicer, events: EventServicer, info: InfoServicer
+    *,
+    users: UserServicer,
+    auth: AuthServicer,
+    tokens: TokenServicer,
+    revocations: RevocationServicer,
+    events: EventServicer,
+    info: InfoServicer,
 ) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
     """Return by its full name what adds each service to a server."""
     return {
         "gatelodge.users.v1.UserService": partial(users_pb2_grpc.add_UserServiceServicer_to_server, users),
         "gatelodge.auth.v1.AuthService": partial(auth_pb2_grpc.add_AuthServiceServicer_to_server, auth),
         "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),
+        "gatelodge.auth.v1.RevocationService": partial(
+            revocations_pb2_grpc.add_RevocationServiceServicer_to_server, revocations
+        ),
         "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
+
+
+def _tell_fresh(board: HealthBoard, metrics: Metrics, fresh: bool) -> None:  # noqa: FBT001 - what is told
+    board.set(REVOCATIONS, SERVING if fresh else NOT_SERVING)
+    metrics.revocations_fresh(fresh)
 
 
 def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention) -> tuple[Job, ...]:

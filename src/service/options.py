@@ -56,6 +56,11 @@ def terms(settings: Auth) -> TokenTerms:
     return TokenTerms(settings.issuer, settings.audience, timedelta(seconds=settings.access_token_ttl_seconds))
 
 
+def revocation_window(settings: Auth) -> timedelta:
+    """Return how long a revocation matters."""
+    return timedelta(seconds=settings.revocation_window_seconds)
+
+
 def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:
     """Return the hasher of passwords, not yet entered; `took` is told the seconds of each hash."""
     cost, pepper = settings.argon2, settings.password_pepper

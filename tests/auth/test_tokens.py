@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from uuid_utils.compat import uuid7
 
 from service.auth.keys import KeyRing, SigningKey, new_key
-from service.auth.tokens import TokenIssuer, TokenTerms, TokenVerifier
+from service.auth.tokens import TokenIssuer, TokenTerms
+from service.auth.verification import TokenVerifier
 from service.errors import CredentialsInvalid
 from service.users.model import UserId
 
@@ -37,7 +38,7 @@ class World:
         self.verify = TokenVerifier(terms=TERMS, keys=ring, clock=lambda: self.now)
 
     def token(self) -> str:
-        return self.issuer.issue(USER, session_id=UUID(int=2), roles=["admin"]).text
+        return self.issuer.issue(USER, session_id=UUID(int=2), roles=["admin"], token_version=1).text
 
     def forge(self, claims: dict[str, Any] | None = None, headers: dict[str, Any] | None = None) -> str:
         """Sign, with the real key, a token that differs from a good one."""
@@ -154,4 +155,4 @@ def test_every_bad_token_is_refused_with_the_same_words(world: World, attack: Ca
 
 def test_a_key_never_prints(world: World) -> None:
     assert "private" not in repr(world.key).lower()
-    assert "eyJ" not in repr(world.issuer.issue(USER, session_id=UUID(int=2), roles=[]))
+    assert "eyJ" not in repr(world.issuer.issue(USER, session_id=UUID(int=2), roles=[], token_version=1))

@@ -72,7 +72,10 @@ class Login:
         if verdict.outdated:
             await self._rehash(found, password)
         user_id = UserId(found.id)
-        return LoggedIn(user_id, self._issuer.issue(user_id, session_id=self._new_id(), roles=found.roles))
+        token = self._issuer.issue(
+            user_id, session_id=self._new_id(), roles=found.roles, token_version=found.token_version
+        )
+        return LoggedIn(user_id, token)
 
     async def _rehash(self, found: CandidateRow, password: Password) -> None:
         """Bring the stored hash to today's parameters. A login does not fail because this could not be done now."""

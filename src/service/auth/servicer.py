@@ -1,10 +1,10 @@
-"""AuthService and TokenService: proto to values, one call, values to proto."""
+"""AuthService: proto to values, one call, values to proto."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2, tokens_pb2_grpc
+from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
 
 from service.auth.passwords import Password
 from service.call import principal
@@ -15,7 +15,6 @@ from service.users.resource import to_proto
 
 if TYPE_CHECKING:
     from service.auth.accounts import Accounts
-    from service.auth.keys import KeyRing
     from service.auth.login import Login
     from service.auth.passwords import PasswordPolicy
     from service.auth.profile import Profile
@@ -64,16 +63,3 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
     async def GetMe(self, _: auth_pb2.GetMeRequest, __: Context) -> auth_pb2.GetMeResponse:
         """Return the user whose token the call carries."""
         return auth_pb2.GetMeResponse(user=to_proto(await self._profile.of(principal())))
-
-
-class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
-    """Serves ``gatelodge.auth.v1.TokenService``."""
-
-    def __init__(self, *, keys: KeyRing) -> None:
-        self._keys = keys
-
-    async def GetJwks(self, _: tokens_pb2.GetJwksRequest, __: Context) -> tokens_pb2.GetJwksResponse:
-        """Return the keys that verify access tokens."""
-        return tokens_pb2.GetJwksResponse(
-            keys=[tokens_pb2.JsonWebKey(**key.jwk()) for key in self._keys.verifying.values()]
-        )

@@ -16,7 +16,14 @@ class CandidateRow(NamedTuple):
     state: str
     roles: list[str]
     delete_time: datetime | None
+    token_version: int
     hash: str | None
+
+
+class StandingRow(NamedTuple):
+    """That a session and its user are in good standing."""
+
+    token_version: int
 
 
 class SigningKeyRow(NamedTuple):
@@ -30,14 +37,33 @@ class SigningKeyRow(NamedTuple):
 FIND_CANDIDATE = Statement(
     "auth.find_candidate",
     """
-    SELECT users.id, users.state, users.roles, users.delete_time, passwords.hash
+    SELECT users.id, users.state, users.roles, users.delete_time, users.token_version, passwords.hash
     FROM users
     LEFT JOIN passwords ON passwords.user_id = users.id
     WHERE users.email_canonical = %(email_canonical)s
     """,
     row=CandidateRow,
     params={"email_canonical": str},
-    not_null={"id", "state", "roles"},
+    not_null={"id", "state", "roles", "token_version"},
+)
+
+# No row: the token is dead, for whatever reason.
+FIND_STANDING = Statement(
+    "auth.find_standing",
+    """
+    SELECT users.token_version
+    FROM users
+    JOIN sessions ON sessions.user_id = users.id
+    WHERE users.id = %(user_id)s
+      AND users.state = 'active'
+      AND users.delete_time IS NULL
+      AND users.token_version <= %(version)s
+      AND sessions.id = %(session_id)s
+      AND sessions.revoke_time IS NULL
+      AND sessions.expire_time > %(now)s
+    """,
+    row=StandingRow,
+    params={"user_id": UUID, "session_id": UUID | None, "version": int, "now": datetime},
 )
 
 INSERT_PASSWORD = Command(
