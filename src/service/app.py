@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gatelodge.auth.v1 import auth_pb2_grpc, revocations_pb2_grpc, tokens_pb2_grpc
+from gatelodge.auth.v1 import auth_pb2_grpc, revocations_pb2_grpc, sessions_pb2_grpc, tokens_pb2_grpc
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
@@ -19,6 +20,7 @@ from service import development, options
 from service.auth.accounts import Accounts
 from service.auth.authentication import Authentication
 from service.auth.explanation import LoginExplainer
+from service.auth.introspection import Introspection
 from service.auth.keys import load_or_create
 from service.auth.login import Login
 from service.auth.passwords import PasswordPolicy
@@ -28,6 +30,14 @@ from service.auth.revocation_stream import RevocationStream
 from service.auth.revocations import Revocations
 from service.auth.sealing import Seal, derive
 from service.auth.servicer import AuthServicer
+from service.auth.sessions.ending import Ending
+from service.auth.sessions.listing import SessionListing
+from service.auth.sessions.logout import Logout
+from service.auth.sessions.opening import Opening
+from service.auth.sessions.refresh_tokens import RefreshTokens
+from service.auth.sessions.refreshing import Refreshing
+from service.auth.sessions.retention import SessionRetention
+from service.auth.sessions.servicer import SessionServicer
 from service.auth.token_servicer import TokenServicer
 from service.auth.tokens import TokenIssuer
 from service.auth.verification import TokenVerifier
@@ -69,7 +79,7 @@ if TYPE_CHECKING:
     from service.auth.keys import KeyRing
     from service.build import Build
     from service.clock import Clock
-    from service.settings import Auth, Ops, Settings
+    from service.settings import Auth, Events, Ops, Settings
 
 _PING_SECONDS = 0.3
 """Less than a probe may take, so that a pool that is merely busy is told from a database that is away."""
@@ -114,19 +124,29 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         terms = options.terms(settings.auth)
         policy = PasswordPolicy(settings.auth.password_min_length)
         directory = Directory(database=database, new_id=uuid7)
+        ending = Ending(journal=Journal(new_id=uuid7), clock=clock, terms=options.session_terms(settings.auth))
         lifecycle = Lifecycle(
             database=database,
             journal=Journal(new_id=uuid7),
             answers=answers,
+            end_all=ending.end_all,
             clock=clock,
             retention=timedelta(days=settings.users.retention_days),
         )
         tokens = PageTokens(derived_key(master_secret, "page-tokens"))
         accounts = _accounts(settings, database, hasher, metrics)
         issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
-        login = Login(database=database, hasher=hasher, issuer=issuer, new_id=uuid7, count=metrics.login)
+        sessions = _sessions(
+            settings,
+            database,
+            ending=ending,
+            issuer=issuer,
+            tokens=tokens,
+            refresh_key=derive(master_secret, "gatelodge/refresh-tokens/v1"),
+            metrics=metrics,
+            clock=clock,
+        )
         record = Record(database=database)
-        retention = Retention(record=record, clock=clock, keep=timedelta(days=settings.events.retention_days))
         feed = Feed(record=record)
         revocations = Revocations(
             record=record,
@@ -136,6 +156,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             staleness=settings.auth.revocation_staleness_seconds,
             lag=metrics.revocation_lag,
         )
+        authentication = _authentication(settings.auth, database, keys, revocations, clock)
         services = _services(
             users=UserServicer(
                 directory=directory,
@@ -146,8 +167,27 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
                 explainer=LoginExplainer(database=database, directory=directory),
                 policy=policy,
             ),
-            auth=AuthServicer(accounts=accounts, login=login, profile=Profile(directory=directory), policy=policy),
-            tokens=TokenServicer(keys=keys),
+            auth=AuthServicer(
+                accounts=accounts,
+                login=Login(database=database, hasher=hasher, opening=sessions.opening, count=metrics.login),
+                refreshing=sessions.refreshing,
+                logout=sessions.logout,
+                profile=Profile(directory=directory),
+                policy=policy,
+            ),
+            sessions=SessionServicer(listing=sessions.listing, logout=sessions.logout),
+            tokens=TokenServicer(
+                keys=keys,
+                introspection=Introspection(
+                    authentication=authentication,
+                    refresh_tokens=sessions.refresh_tokens,
+                    database=database,
+                    ending=ending,
+                    terms=terms,
+                    idle=options.session_terms(settings.auth).idle,
+                    clock=clock,
+                ),
+            ),
             revocations=RevocationServicer(
                 stream=RevocationStream(
                     record=record, feed=feed, clock=clock, window=options.revocation_window(settings.auth)
@@ -169,7 +209,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             max_message_bytes=settings.server.max_message_bytes,
             inflight=inflight,
             default_deadline=settings.server.default_deadline_seconds,
-            authenticate=_authentication(settings.auth, database, keys, revocations, clock),
+            authenticate=authentication,
             idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
         )
         server = build_server(interceptors, options.transport(settings.server))
@@ -180,13 +220,17 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
         tasks.spawn("revocations", revocations.run)
         tasks.spawn("revocations-freshness", partial(revocations.report, partial(_tell_fresh, board, metrics)))
-        ping = partial(database.ping, within=_PING_SECONDS)
-        tasks.spawn("readiness", Readiness(probe=ping, tell=board.set_ready, first=revocations.complete).run)
+        tasks.spawn(
+            "readiness",
+            Readiness(
+                probe=partial(database.ping, within=_PING_SECONDS), tell=board.set_ready, first=revocations.complete
+            ).run,
+        )
         tasks.spawn("events", feed.run)
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
-        for job in _jobs(answers, lifecycle, retention):
+        for job in _jobs(answers, lifecycle, _retention(settings.events, record, clock), sessions.retention):
             tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
@@ -243,10 +287,63 @@ def _authentication(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """The rules of sessions."""
+
+    opening: Opening
+    refreshing: Refreshing
+    logout: Logout
+    listing: SessionListing
+    retention: SessionRetention
+    refresh_tokens: RefreshTokens
+
+
+def _sessions(
+    settings: Settings,
+    database: Database,
+    *,
+    ending: Ending,
+    issuer: TokenIssuer,
+    tokens: PageTokens,
+    refresh_key: bytes,
+    metrics: Metrics,
+    clock: Clock,
+) -> _Sessions:
+    terms = options.session_terms(settings.auth)
+    refresh_tokens = RefreshTokens(key=refresh_key, random=secrets.token_bytes)
+    return _Sessions(
+        opening=Opening(
+            database=database,
+            journal=Journal(new_id=uuid7),
+            ending=ending,
+            issuer=issuer,
+            refresh_tokens=refresh_tokens,
+            clock=clock,
+            new_id=uuid7,
+            terms=terms,
+        ),
+        refreshing=Refreshing(
+            database=database,
+            ending=ending,
+            issuer=issuer,
+            refresh_tokens=refresh_tokens,
+            clock=clock,
+            terms=terms,
+            count=metrics.refresh,
+        ),
+        logout=Logout(database=database, ending=ending, terms=terms),
+        listing=SessionListing(database=database, tokens=tokens, clock=clock, terms=terms),
+        retention=SessionRetention(database=database, clock=clock),
+        refresh_tokens=refresh_tokens,
+    )
+
+
 def _services(
     *,
     users: UserServicer,
     auth: AuthServicer,
+    sessions: SessionServicer,
     tokens: TokenServicer,
     revocations: RevocationServicer,
     events: EventServicer,
@@ -256,6 +353,7 @@ def _services(
     return {
         "gatelodge.users.v1.UserService": partial(users_pb2_grpc.add_UserServiceServicer_to_server, users),
         "gatelodge.auth.v1.AuthService": partial(auth_pb2_grpc.add_AuthServiceServicer_to_server, auth),
+        "gatelodge.auth.v1.SessionService": partial(sessions_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
         "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),
         "gatelodge.auth.v1.RevocationService": partial(
             revocations_pb2_grpc.add_RevocationServiceServicer_to_server, revocations
@@ -270,11 +368,16 @@ def _tell_fresh(board: HealthBoard, metrics: Metrics, fresh: bool) -> None:  # n
     metrics.revocations_fresh(fresh)
 
 
-def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention) -> tuple[Job, ...]:
+def _retention(settings: Events, record: Record, clock: Clock) -> Retention:
+    return Retention(record=record, clock=clock, keep=timedelta(days=settings.retention_days))
+
+
+def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention, sessions: SessionRetention) -> tuple[Job, ...]:
     """Return what is done now and then, once in the whole cluster."""
     return (
         Job("events.prune", timedelta(hours=6), retention.prune),
         Job("idempotency.prune", timedelta(minutes=10), answers.prune),
+        Job("sessions.prune", timedelta(hours=1), sessions.prune),
         Job("users.purge", timedelta(hours=1), lifecycle.purge),
     )
 

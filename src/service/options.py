@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.auth.hashing import Argon2Parameters, Hasher
+from service.auth.sessions.model import SessionTerms
 from service.auth.tokens import TokenTerms
 from service.db.lending import PoolOptions
 from service.rpc.server import Transport
@@ -59,6 +60,16 @@ def terms(settings: Auth) -> TokenTerms:
 def revocation_window(settings: Auth) -> timedelta:
     """Return how long a revocation matters."""
     return timedelta(seconds=settings.revocation_window_seconds)
+
+
+def session_terms(settings: Auth) -> SessionTerms:
+    """Return how long sessions go on, and how many of them."""
+    return SessionTerms(
+        lifetime=timedelta(days=settings.session_lifetime_days),
+        idle=timedelta(days=settings.session_idle_days),
+        grace=timedelta(seconds=settings.refresh_grace_seconds),
+        most=settings.max_sessions_per_user,
+    )
 
 
 def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:

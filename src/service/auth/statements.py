@@ -16,7 +16,6 @@ class CandidateRow(NamedTuple):
     state: str
     roles: list[str]
     delete_time: datetime | None
-    token_version: int
     hash: str | None
 
 
@@ -24,6 +23,14 @@ class StandingRow(NamedTuple):
     """That a session and its user are in good standing."""
 
     token_version: int
+
+
+class RefreshableRow(NamedTuple):
+    """A session that can be refreshed: the hash of its token, when that was given out, and the session's end."""
+
+    refresh_hash: bytes
+    last_use_time: datetime
+    expire_time: datetime
 
 
 class SigningKeyRow(NamedTuple):
@@ -37,14 +44,14 @@ class SigningKeyRow(NamedTuple):
 FIND_CANDIDATE = Statement(
     "auth.find_candidate",
     """
-    SELECT users.id, users.state, users.roles, users.delete_time, users.token_version, passwords.hash
+    SELECT users.id, users.state, users.roles, users.delete_time, passwords.hash
     FROM users
     LEFT JOIN passwords ON passwords.user_id = users.id
     WHERE users.email_canonical = %(email_canonical)s
     """,
     row=CandidateRow,
     params={"email_canonical": str},
-    not_null={"id", "state", "roles", "token_version"},
+    not_null={"id", "state", "roles"},
 )
 
 # No row: the token is dead, for whatever reason.
@@ -64,6 +71,25 @@ FIND_STANDING = Statement(
     """,
     row=StandingRow,
     params={"user_id": UUID, "session_id": UUID | None, "version": int, "now": datetime},
+)
+
+# No row: the session can not be refreshed, for whatever reason.
+FIND_REFRESHABLE = Statement(
+    "auth.find_refreshable",
+    """
+    SELECT sessions.refresh_hash, sessions.last_use_time, sessions.expire_time
+    FROM users
+    JOIN sessions ON sessions.user_id = users.id
+    WHERE users.id = %(user_id)s
+      AND users.state = 'active'
+      AND users.delete_time IS NULL
+      AND sessions.id = %(session_id)s
+      AND sessions.revoke_time IS NULL
+      AND sessions.expire_time > %(now)s
+      AND sessions.last_use_time > %(idle_since)s
+    """,
+    row=RefreshableRow,
+    params={"user_id": UUID, "session_id": UUID, "now": datetime, "idle_since": datetime},
 )
 
 INSERT_PASSWORD = Command(

@@ -47,10 +47,12 @@ class TokenIssuer:
         self._clock = clock
         self._new_id = new_id
 
-    def issue(self, user_id: UserId, *, session_id: UUID, roles: Iterable[str], token_version: int) -> AccessToken:
-        """Return a token for a user's session."""
+    def issue(
+        self, user_id: UserId, *, session_id: UUID, roles: Iterable[str], version: int, until: datetime
+    ) -> AccessToken:
+        """Return a token for a user's session, of the user's token version; it does not outlive the session's end."""
         now = self._clock()
-        expire_time = (now + self._terms.lifetime).replace(microsecond=0)
+        expire_time = min(now + self._terms.lifetime, until).replace(microsecond=0)
         claims = {
             "iss": self._terms.issuer,
             "aud": self._terms.audience,
@@ -60,7 +62,7 @@ class TokenIssuer:
             "nbf": int(now.timestamp()),
             "jti": str(self._new_id()),
             "sid": str(session_id),
-            "ver": token_version,
+            "ver": version,
             "client_id": CLIENT_ID,
             "roles": sorted(roles),
         }
