@@ -158,8 +158,9 @@ class Revocations:
                 await asyncio.sleep(_AGAIN)
 
     async def report(self, tell: Callable[[bool], None]) -> None:
-        """Tell whether the set is fresh, at first and whenever that changes. A background task."""
+        """Tell whether the set is fresh, as soon as it is whole and whenever that changes. A background task."""
         told: bool | None = None
+        await self._complete.wait()
         while True:
             fresh = self.fresh()
             if fresh is not told:
