@@ -181,11 +181,11 @@ async def test_from_a_cursor_everything_after_it_comes_however_old_it_is(client:
     session = str(uuid.uuid4())
     await client.sql(REVOKED_THEN, session, timedelta(days=100))
     call = watching(client, root, watcher.cursor)
-    message = await call.read()
+    message: Any = await call.read()
     assert [one.session_id for one in message.revocations] == [session]
     assert message.snapshot_complete
     call.cancel()
-    call = watching(client, root, message.cursor)
+    call = watching(client, root, str(message.cursor))
     message = await call.read()
     assert (list(message.revocations), message.snapshot_complete) == ([], True)
     call.cancel()
@@ -202,7 +202,7 @@ async def test_no_other_events_come(client: Client, root: Login) -> None:
 
 
 async def test_a_cursor_that_is_none_of_this_stream_is_invalid(client: Client, root: Login) -> None:
-    events = client.events.WatchEvents(events_pb2.WatchEventsRequest(latest=True), metadata=root.metadata)
+    events: Any = client.events.WatchEvents(events_pb2.WatchEventsRequest(latest=True), metadata=root.metadata)
     foreign = (await events.read()).cursor
     events.cancel()
     for cursor in ("garbage", foreign, foreign[:-2]):

@@ -56,7 +56,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
     """
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant)
+        value = _JSON.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadToken("not JSON") from error
     if not isinstance(value, dict):
@@ -84,3 +84,6 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(_name: str) -> None:
     raise BadToken("not JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
