@@ -35,6 +35,7 @@ def opened(token: str, key_for: Callable[[dict[str, Any]], PublicKey]) -> tuple[
         BadToken: whatever is wrong with it.
 
     """
+    # What follows would refuse these as well, but later and less plainly.
     if not _COMPACT.fullmatch(token):
         raise BadToken("not three segments of base64url")
     signed, _, signature = token.rpartition(".")
