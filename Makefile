@@ -88,9 +88,12 @@ docs-check: $(SYNCED)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input bench-users soak-events
+.PHONY: bench-timing bench-bad-input bench-users bench-sessions soak-events
 bench-users: $(SYNCED) ## Show what user operations cost with a million users, compared with ten thousand
 	@$(BIN)/python bench/users.py
+
+bench-sessions: $(SYNCED) ## Show what verifying a token costs, how soon revocations are known, and refreshes a second
+	@$(BIN)/python bench/sessions.py
 
 soak-events: $(SYNCED) ## Show that watchers killed at random see every event, in the order of commits
 	@$(BIN)/python bench/soak_events.py

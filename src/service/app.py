@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gatelodge.auth.v1 import auth_pb2_grpc, keys_pb2_grpc, sessions_pb2_grpc, tokens_pb2_grpc
+from gatelodge.auth.v1 import auth_pb2_grpc, keys_pb2_grpc, revocations_pb2_grpc, sessions_pb2_grpc, tokens_pb2_grpc
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
@@ -18,7 +18,9 @@ from uuid_utils.compat import uuid7
 
 from service import development, options
 from service.auth.accounts import Accounts
+from service.auth.authentication import Authentication
 from service.auth.explanation import LoginExplainer
+from service.auth.introspection import Introspection
 from service.auth.key_ring import KeyFollower, KeyRing
 from service.auth.key_rotation import KeyRotation
 from service.auth.key_servicer import SigningKeyServicer
@@ -27,9 +29,12 @@ from service.auth.login import Login
 from service.auth.passwords import PasswordPolicy
 from service.auth.profile import Profile
 from service.auth.resealing import reseal
+from service.auth.revocation_servicer import RevocationServicer
+from service.auth.revocation_stream import RevocationStream
+from service.auth.revocations import Revocations
 from service.auth.root import root_secret
 from service.auth.sealing import Seal, derive
-from service.auth.servicer import AuthServicer, TokenServicer
+from service.auth.servicer import AuthServicer
 from service.auth.sessions.ending import Ending
 from service.auth.sessions.listing import SessionListing
 from service.auth.sessions.logout import Logout
@@ -38,7 +43,9 @@ from service.auth.sessions.refresh_tokens import RefreshTokens
 from service.auth.sessions.refreshing import Refreshing
 from service.auth.sessions.retention import SessionRetention
 from service.auth.sessions.servicer import SessionServicer
-from service.auth.tokens import TokenIssuer, TokenVerifier
+from service.auth.token_servicer import TokenServicer
+from service.auth.tokens import TokenIssuer
+from service.auth.verification import TokenVerifier
 from service.build import this_build
 from service.db import Answers, Database
 from service.db.clock import DatabaseClock
@@ -53,7 +60,7 @@ from service.operations import prepare_schema
 from service.paging import PageTokens, derived_key
 from service.rpc.address import address
 from service.rpc.drain import drain
-from service.rpc.health import HealthBoard
+from service.rpc.health import NOT_SERVING, REVOCATIONS, SERVING, HealthBoard
 from service.rpc.inflight import InFlight
 from service.rpc.interceptors import Idempotency, chain
 from service.rpc.readiness import Readiness
@@ -77,10 +84,11 @@ if TYPE_CHECKING:
     from service.auth.resealing import Resealed
     from service.build import Build
     from service.clock import Clock
-    from service.settings import Ops, Settings
+    from service.settings import Auth, Events, Ops, Settings
 
 _PING_SECONDS = 0.3
 """Less than a probe may take, so that a pool that is merely busy is told from a database that is away."""
+_NO_PERMISSIONS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +154,17 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             metrics=metrics,
             clock=clock,
         )
-        login = Login(database=database, hasher=hasher, opening=sessions.opening, count=metrics.login)
         record = Record(database=database)
-        retention = Retention(record=record, clock=clock, keep=timedelta(days=settings.events.retention_days))
         feed = Feed(record=record)
+        revocations = Revocations(
+            record=record,
+            feed=feed,
+            clock=clock,
+            window=options.revocation_window(settings.auth),
+            staleness=settings.auth.revocation_staleness_seconds,
+            lag=metrics.revocation_lag,
+        )
+        authentication = _authentication(settings.auth, database, keys, revocations, clock)
         services = _services(
             users=UserServicer(
                 directory=directory,
@@ -162,21 +177,39 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             ),
             auth=AuthServicer(
                 accounts=accounts,
-                login=login,
+                login=Login(database=database, hasher=hasher, opening=sessions.opening, count=metrics.login),
                 refreshing=sessions.refreshing,
                 logout=sessions.logout,
                 profile=Profile(directory=directory),
                 policy=policy,
             ),
             sessions=SessionServicer(listing=sessions.listing, logout=sessions.logout),
-            tokens=TokenServicer(keys=keys),
+            tokens=TokenServicer(
+                keys=keys,
+                introspection=Introspection(
+                    authentication=authentication,
+                    refresh_tokens=sessions.refresh_tokens,
+                    database=database,
+                    ending=ending,
+                    terms=terms,
+                    idle=options.session_terms(settings.auth).idle,
+                    clock=clock,
+                ),
+            ),
             signing_keys=SigningKeyServicer(rotation=rotation),
+            revocations=RevocationServicer(
+                stream=RevocationStream(
+                    record=record, feed=feed, clock=clock, window=options.revocation_window(settings.auth)
+                ),
+                window=options.revocation_window(settings.auth),
+                master_secret=root,
+            ),
             events=EventServicer(record=record, feed=feed, root=root),
             info=InfoServicer(build=build, start_time=clock()),
         )
 
         # The server around them.
-        board = HealthBoard(services, on_change=metrics.health)
+        board = HealthBoard(services, apart=(REVOCATIONS,), on_change=metrics.health)
         inflight = InFlight(max_calls=settings.server.max_concurrent_calls, max_streams=settings.server.max_streams)
         interceptors = chain(
             tracer_provider=tracer_provider,
@@ -185,7 +218,7 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             max_message_bytes=settings.server.max_message_bytes,
             inflight=inflight,
             default_deadline=settings.server.default_deadline_seconds,
-            authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
+            authenticate=authentication,
             idempotency=Idempotency(find=answers.find, secret=derive(root, "gatelodge/fingerprints/v1")),
         )
         server = build_server(interceptors, options.transport(settings.server))
@@ -194,8 +227,13 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
 
         # What runs beside the calls.
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
+        tasks.spawn("revocations", revocations.run)
+        tasks.spawn("revocations-freshness", partial(revocations.report, partial(_tell_fresh, board, metrics)))
         tasks.spawn(
-            "readiness", Readiness(probe=partial(database.ping, within=_PING_SECONDS), tell=board.set_ready).run
+            "readiness",
+            Readiness(
+                probe=partial(database.ping, within=_PING_SECONDS), tell=board.set_ready, first=revocations.complete
+            ).run,
         )
         tasks.spawn("events", feed.run)
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
@@ -203,6 +241,7 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         tasks.spawn("clock", shared_clock.follow)
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
+        retention = _retention(settings.events, record, clock)
         for job in _jobs(answers, lifecycle, retention, sessions.retention, rotation):
             tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
@@ -268,6 +307,19 @@ def _accounts(settings: Settings, database: Database, hasher: Hasher, metrics: M
     )
 
 
+def _authentication(
+    settings: Auth, database: Database, keys: KeyRing, revocations: Revocations, clock: Clock
+) -> Authentication:
+    verify = TokenVerifier(terms=options.terms(settings), keys=keys, clock=clock, remember=settings.token_cache_size)
+    return Authentication(
+        verify=verify,
+        revocations=revocations,
+        permissions_of=lambda _roles: _NO_PERMISSIONS,
+        database=database,
+        clock=clock,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Sessions:
     """The rules of sessions."""
@@ -277,6 +329,7 @@ class _Sessions:
     logout: Logout
     listing: SessionListing
     retention: SessionRetention
+    refresh_tokens: RefreshTokens
 
 
 def _sessions(
@@ -315,6 +368,7 @@ def _sessions(
         logout=Logout(database=database, ending=ending, terms=terms),
         listing=SessionListing(database=database, tokens=tokens, clock=clock, terms=terms),
         retention=SessionRetention(database=database, clock=clock),
+        refresh_tokens=refresh_tokens,
     )
 
 
@@ -351,6 +405,7 @@ def _services(
     sessions: SessionServicer,
     tokens: TokenServicer,
     signing_keys: SigningKeyServicer,
+    revocations: RevocationServicer,
     events: EventServicer,
     info: InfoServicer,
 ) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
@@ -363,9 +418,21 @@ def _services(
         "gatelodge.auth.v1.SigningKeyService": partial(
             keys_pb2_grpc.add_SigningKeyServiceServicer_to_server, signing_keys
         ),
+        "gatelodge.auth.v1.RevocationService": partial(
+            revocations_pb2_grpc.add_RevocationServiceServicer_to_server, revocations
+        ),
         "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
+
+
+def _tell_fresh(board: HealthBoard, metrics: Metrics, fresh: bool) -> None:  # noqa: FBT001 - what is told
+    board.set(REVOCATIONS, SERVING if fresh else NOT_SERVING)
+    metrics.revocations_fresh(fresh)
+
+
+def _retention(settings: Events, record: Record, clock: Clock) -> Retention:
+    return Retention(record=record, clock=clock, keep=timedelta(days=settings.retention_days))
 
 
 def _jobs(

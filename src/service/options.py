@@ -61,6 +61,11 @@ def terms(settings: Auth) -> TokenTerms:
     return TokenTerms(settings.issuer, settings.audience, timedelta(seconds=settings.access_token_ttl_seconds))
 
 
+def revocation_window(settings: Auth) -> timedelta:
+    """Return how long a revocation matters."""
+    return timedelta(seconds=settings.revocation_window_seconds)
+
+
 def session_terms(settings: Auth) -> SessionTerms:
     """Return how long sessions go on, and how many of them."""
     return SessionTerms(

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 import grpc.aio
 import psycopg
-from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, keys_pb2_grpc, sessions_pb2_grpc, tokens_pb2_grpc
+from gatelodge.auth.v1 import (
+    auth_pb2,
+    auth_pb2_grpc,
+    keys_pb2_grpc,
+    revocations_pb2_grpc,
+    sessions_pb2_grpc,
+    tokens_pb2_grpc,
+)
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
@@ -41,6 +48,9 @@ class Client:
         self.sessions: sessions_pb2_grpc.SessionServiceAsyncStub = sessions_pb2_grpc.SessionServiceStub(self.channel)
         self.tokens: tokens_pb2_grpc.TokenServiceAsyncStub = tokens_pb2_grpc.TokenServiceStub(self.channel)
         self.keys: keys_pb2_grpc.SigningKeyServiceAsyncStub = keys_pb2_grpc.SigningKeyServiceStub(self.channel)
+        self.revocations: revocations_pb2_grpc.RevocationServiceAsyncStub = revocations_pb2_grpc.RevocationServiceStub(
+            self.channel
+        )
         self.users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(self.channel)
         self.events: events_pb2_grpc.EventServiceAsyncStub = events_pb2_grpc.EventServiceStub(self.channel)
         self.info: info_pb2_grpc.InfoServiceAsyncStub = info_pb2_grpc.InfoServiceStub(self.channel)

@@ -38,6 +38,7 @@ TOKENS = {
     "alice": Principal("alice"),
     "admin": Principal("admin", frozenset({ADMIN})),
     "robot": Principal("robot", is_service=True),
+    "reader": Principal("reader", permissions=frozenset({"dummies.read"})),
 }
 ALICE = (("authorization", "Bearer alice"),)
 
@@ -117,6 +118,7 @@ class Servicer:
         names = ("Unary", "Public", "Permitted", "SelfOr", "ServiceOnly")
         handlers: dict[str, Any] = {name: _handler(unary, self.unary) for name in names} | {
             "ServerStream": _handler(grpc.unary_stream_rpc_method_handler, self.server_stream),
+            "PermittedStream": _handler(grpc.unary_stream_rpc_method_handler, self.server_stream),
             "ClientStream": _handler(grpc.stream_unary_rpc_method_handler, self.client_stream),
             "Bidi": _handler(grpc.stream_stream_rpc_method_handler, self.bidi),
         }

@@ -199,3 +199,10 @@ def test_settings_are_read_from_the_process_unless_given(monkeypatch: pytest.Mon
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("APP_AUTH__ISSUER", "https://gate.example")
     assert load().auth.issuer == "https://gate.example"
+
+
+def test_events_must_be_kept_for_as_long_as_a_revocation_matters() -> None:
+    kept = {"APP_EVENTS__RETENTION_DAYS": str((900 + 660) / 86_400), "APP_ENV": "test"}
+    assert "events.retention_days (APP_EVENTS__RETENTION_DAYS): should be longer" in _message(**kept)
+    longer = load(kept | {"APP_EVENTS__RETENTION_DAYS": str((900 + 661) / 86_400)}, dotenv=NOWHERE)
+    assert longer.auth.revocation_window_seconds == 900 + 660

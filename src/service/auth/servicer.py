@@ -1,10 +1,10 @@
-"""AuthService and TokenService: proto to values, one call, values to proto."""
+"""AuthService: proto to values, one call, values to proto."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2, tokens_pb2_grpc
+from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
 
 from service.auth.passwords import Password
 from service.auth.sessions.model import Device
@@ -17,7 +17,6 @@ from service.users.resource import to_proto
 
 if TYPE_CHECKING:
     from service.auth.accounts import Accounts
-    from service.auth.key_ring import KeyRing
     from service.auth.login import Login
     from service.auth.passwords import PasswordPolicy
     from service.auth.profile import Profile
@@ -105,16 +104,3 @@ def _caller() -> tuple[str, str]:
     """Return where the call comes from, and what software it says makes it."""
     call = current()
     return (host(call.source), call.user_agent) if call else ("", "")
-
-
-class TokenServicer(tokens_pb2_grpc.TokenServiceServicer):
-    """Serves ``gatelodge.auth.v1.TokenService``."""
-
-    def __init__(self, *, keys: KeyRing) -> None:
-        self._keys = keys
-
-    async def GetJwks(self, _: tokens_pb2.GetJwksRequest, __: Context) -> tokens_pb2.GetJwksResponse:
-        """Return the keys that verify access tokens."""
-        return tokens_pb2.GetJwksResponse(
-            keys=[tokens_pb2.JsonWebKey(**key.jwk()) for key in self._keys.verifying.values()]
-        )

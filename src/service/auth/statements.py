@@ -19,6 +19,20 @@ class CandidateRow(NamedTuple):
     hash: str | None
 
 
+class StandingRow(NamedTuple):
+    """That a session and its user are in good standing."""
+
+    token_version: int
+
+
+class RefreshableRow(NamedTuple):
+    """A session that can be refreshed: the hash of its token, when that was given out, and the session's end."""
+
+    refresh_hash: bytes
+    last_use_time: datetime
+    expire_time: datetime
+
+
 class SigningKeyRow(NamedTuple):
     """A signing key; its private part is sealed under the master secret."""
 
@@ -49,6 +63,44 @@ FIND_CANDIDATE = Statement(
     row=CandidateRow,
     params={"email_canonical": str},
     not_null={"id", "state", "roles"},
+)
+
+# No row: the token is dead, for whatever reason.
+FIND_STANDING = Statement(
+    "auth.find_standing",
+    """
+    SELECT users.token_version
+    FROM users
+    JOIN sessions ON sessions.user_id = users.id
+    WHERE users.id = %(user_id)s
+      AND users.state = 'active'
+      AND users.delete_time IS NULL
+      AND users.token_version <= %(version)s
+      AND sessions.id = %(session_id)s
+      AND sessions.revoke_time IS NULL
+      AND sessions.expire_time > %(now)s
+    """,
+    row=StandingRow,
+    params={"user_id": UUID, "session_id": UUID | None, "version": int, "now": datetime},
+)
+
+# No row: the session can not be refreshed, for whatever reason.
+FIND_REFRESHABLE = Statement(
+    "auth.find_refreshable",
+    """
+    SELECT sessions.refresh_hash, sessions.last_use_time, sessions.expire_time
+    FROM users
+    JOIN sessions ON sessions.user_id = users.id
+    WHERE users.id = %(user_id)s
+      AND users.state = 'active'
+      AND users.delete_time IS NULL
+      AND sessions.id = %(session_id)s
+      AND sessions.revoke_time IS NULL
+      AND sessions.expire_time > %(now)s
+      AND sessions.last_use_time > %(idle_since)s
+    """,
+    row=RefreshableRow,
+    params={"user_id": UUID, "session_id": UUID, "now": datetime, "idle_since": datetime},
 )
 
 INSERT_PASSWORD = Command(

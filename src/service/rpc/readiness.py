@@ -22,6 +22,7 @@ class Readiness:
 
     Args:
         probe: returns if all is well and raises if not.
+        first: what must be done once before the process can be ready.
         tell: is given the new state; `HealthBoard.set_ready`.
         interval: seconds between probes.
         timeout: seconds after which a probe has failed.
@@ -35,6 +36,7 @@ class Readiness:
         *,
         probe: Callable[[], Awaitable[object]],
         tell: Callable[[bool], None],
+        first: Callable[[], Awaitable[object]] | None = None,
         interval: float = 0.5,
         timeout: float = 0.4,
         failures: int = 2,
@@ -43,6 +45,7 @@ class Readiness:
     ) -> None:
         self._probe = probe
         self._tell = tell
+        self._first = first
         self._interval = interval
         self._timeout = timeout
         self._needed = {True: successes, False: failures}
@@ -53,6 +56,8 @@ class Readiness:
 
     async def run(self) -> None:
         """Probe until cancelled."""
+        if self._first is not None:
+            await self._first()
         try:
             while True:
                 self._count(well=await self._try())

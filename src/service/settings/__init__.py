@@ -8,12 +8,13 @@ them together. Depends on no other room.
 from service.settings.faults import Fault, SettingsError
 from service.settings.loading import load
 from service.settings.redaction import redacted
-from service.settings.tree import Argon2, Auth, Database, Log, Metrics, Ops, Server, Settings, Tracing
+from service.settings.tree import Argon2, Auth, Database, Events, Log, Metrics, Ops, Server, Settings, Tracing
 
 __all__ = [
     "Argon2",
     "Auth",
     "Database",
+    "Events",
     "Fault",
     "Log",
     "Metrics",

@@ -35,6 +35,11 @@ def _everywhere(settings: Settings) -> Iterator[Fault]:
     if argon2.memory_kib < 8 * argon2.parallelism:
         yield Fault("should be at least 8 for each of auth.argon2.parallelism", Key(("auth", "argon2", "memory_kib")))
 
+    if settings.events.retention_days * 86_400 <= settings.auth.revocation_window_seconds:
+        yield Fault(
+            "should be longer than auth.access_token_ttl_seconds and 11 minutes, or revoked tokens come to life again",
+            Key(("events", "retention_days")),
+        )
     if settings.server.max_connection_age_grace_seconds <= settings.server.default_deadline_seconds:
         yield Fault(
             "should be more than server.default_deadline_seconds, or calls are cut with their connection",

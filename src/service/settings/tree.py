@@ -12,6 +12,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 RELAXED = ("development", "test")
 """The environments in which development defaults are allowed. Every other one is a production."""
 
+REVOCATION_MARGIN_SECONDS = 660
+"""Ten minutes, and the most leeway a token's times may have."""
+
 # User and password hold no reserved character unescaped: libpq would cut the URL elsewhere and print half a password.
 _POSTGRES_URL = re.compile(
     r"postgres(ql)?://([^:@/?#\s]*(:[^@/?#\s]*)?@)?[^@/?#\s]*(/[^@?#\s]*)?(\?[^#\s]*)?",
@@ -187,6 +190,15 @@ class Auth(Section):
         le=604_800,
         description="How long a key is published before it signs: longer than verifiers keep the JWK set.",
     )
+    revocation_staleness_seconds: float = Field(
+        default=5,
+        ge=1,
+        le=60,
+        description="When a process has heard nothing of the database for so long, it asks about every token.",
+    )
+    token_cache_size: int = Field(
+        default=10_000, ge=0, le=1_000_000, description="Verified tokens remembered, about 2 KiB each; 0: none."
+    )
     registration: Literal["open", "closed"] = Field(default="closed", description="Whether anyone may make an account.")
     password_min_length: int = Field(default=15, ge=8, le=64, description="Shortest password taken, code points.")
     password_pepper: Annotated[SecretStr, Field(min_length=16)] | None = Field(
@@ -194,6 +206,14 @@ class Auth(Section):
         description="Keyed into every password hash; 16 characters or more. Lost: no password verifies any more.",
     )
     argon2: Argon2 = Argon2()
+
+    @property
+    def revocation_window_seconds(self) -> int:
+        """How long a revocation matters: no token issued before it was committed lives longer after it was recorded.
+
+        That is a token's life, and a margin for transactions that last and for clocks that disagree.
+        """
+        return self.access_token_ttl_seconds + REVOCATION_MARGIN_SECONDS
 
 
 class Users(Section):

@@ -52,6 +52,16 @@ class Metrics:
             "How late the event loop wakes a sleeper.",
             _LAG_BUCKETS,
         )
+        self._revocation_lag = self._histogram(
+            "gatelodge_revocation_lag_seconds",
+            "Time from a revocation to its being known here.",
+            _LAG_BUCKETS,
+        )
+        self._revocations_fresh = Gauge(
+            "gatelodge_revocations_fresh",
+            "1 while tokens are checked from memory; 0: the revocations known here are stale, the database is asked.",
+            registry=self.registry,
+        )
         self._hashing = self._histogram(
             "gatelodge_password_hash_duration_seconds",
             "Time a password hash took, without its wait.",
@@ -97,6 +107,14 @@ class Metrics:
     def password_hash(self, seconds: float) -> None:
         """Count the time one hash took. From any thread."""
         self._hashing.observe(seconds)
+
+    def revocation_lag(self, seconds: float) -> None:
+        """Count how long a revocation took to be known here."""
+        self._revocation_lag.observe(seconds)
+
+    def revocations_fresh(self, fresh: bool) -> None:  # noqa: FBT001 - a gauge of two values
+        """Tell whether the revocations known here are up to date."""
+        self._revocations_fresh.set(fresh)
 
     def watch_pool(self, stats: Callable[[], PoolStats]) -> None:
         """Show the connection pool that `stats` tells of. Called once."""

@@ -14,12 +14,10 @@ from service.rpc.interceptors.tracing import Tracing
 from service.rpc.interceptors.validation import Validation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opentelemetry.trace import TracerProvider
 
-    from service.access import Principal
     from service.rpc.inflight import InFlight
+    from service.rpc.interceptors.access import Authenticate
     from service.rpc.interceptors.layer import Layer
 
 __all__ = [
@@ -45,7 +43,7 @@ def chain(
     max_message_bytes: int,
     inflight: InFlight,
     default_deadline: float,
-    authenticate: Callable[[str], Principal],
+    authenticate: Authenticate,
     idempotency: Idempotency,
 ) -> tuple[Layer, ...]:
     """Return the interceptors, outermost first.
@@ -57,7 +55,7 @@ def chain(
         max_message_bytes: the largest request.
         inflight: counts calls and ends them; shared with the drain.
         default_deadline: seconds a call with one response may take when its client does not say.
-        authenticate: turns a token's text into who holds it, or raises `CredentialsInvalid`.
+        authenticate: see `Access`.
         idempotency: the layer that knows repeated mutations.
 
     """
