@@ -41,9 +41,10 @@ from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
-from service.rpc.interceptors import Idempotency, chain
+from service.rpc.interceptors import Idempotency, RequestId, Tracing, chain
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
+from service.rpc.source import Sources
 from service.supervisor import Supervisor
 from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
@@ -141,8 +142,8 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         board = HealthBoard(services, on_change=metrics.health)
         inflight = InFlight(max_calls=settings.server.max_concurrent_calls, max_streams=settings.server.max_streams)
         interceptors = chain(
-            tracer_provider=tracer_provider,
-            sampling_ratio=settings.tracing.sample_ratio,
+            tracing=Tracing(provider=tracer_provider, ratio=settings.tracing.sample_ratio),
+            request_id=RequestId(source=Sources(settings.server.trusted_proxies)),
             metrics=metrics.rpc,
             max_message_bytes=settings.server.max_message_bytes,
             inflight=inflight,
