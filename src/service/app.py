@@ -17,11 +17,15 @@ from gatelodge.users.v1 import users_pb2_grpc
 from uuid_utils.compat import uuid7
 
 from service import development, options
+from service.access import ADMIN
 from service.auth.accounts import Accounts
+from service.auth.checking import PasswordCheck
+from service.auth.devices import Devices
 from service.auth.explanation import LoginExplainer
 from service.auth.keys import load_or_create
 from service.auth.login import Login
-from service.auth.passwords import PasswordPolicy
+from service.auth.password_change import PasswordChange
+from service.auth.password_setting import PasswordSetting
 from service.auth.profile import Profile
 from service.auth.sealing import Seal, derive
 from service.auth.servicer import AuthServicer, TokenServicer
@@ -33,10 +37,12 @@ from service.auth.sessions.refresh_tokens import RefreshTokens
 from service.auth.sessions.refreshing import Refreshing
 from service.auth.sessions.retention import SessionRetention
 from service.auth.sessions.servicer import SessionServicer
+from service.auth.throttle import Throttle
 from service.auth.tokens import TokenIssuer, TokenVerifier
 from service.build import this_build
 from service.clock import system_clock
 from service.db import Answers, Database
+from service.errors import PermissionMissing
 from service.events.feed import CHANNEL, Feed
 from service.events.journal import Journal
 from service.events.record import Record
@@ -69,11 +75,13 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from service.access import Principal
     from service.auth.hashing import Hasher
     from service.auth.keys import KeyRing
     from service.build import Build
     from service.clock import Clock
     from service.settings import Ops, Settings
+    from service.users.model import User
 
 _PING_SECONDS = 0.3
 """Less than a probe may take, so that a pool that is merely busy is told from a database that is away."""
@@ -115,7 +123,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         keys = await load_or_create(database, Seal(master_secret))
         answers = Answers(database)
         terms = options.terms(settings.auth)
-        policy = PasswordPolicy(settings.auth.password_min_length)
+        policy = options.policy(settings.auth)
         directory = Directory(database=database, new_id=uuid7)
         ending = Ending(journal=Journal(new_id=uuid7), clock=clock, terms=options.session_terms(settings.auth))
         lifecycle = Lifecycle(
@@ -139,7 +147,17 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             metrics=metrics,
             clock=clock,
         )
-        login = Login(database=database, hasher=hasher, opening=sessions.opening, count=metrics.login)
+        profile = Profile(directory=directory)
+        passwords = _passwords(settings, database, hasher, master_secret=master_secret, metrics=metrics, clock=clock)
+        login = Login(
+            database=database,
+            check=passwords.check,
+            hasher=hasher,
+            policy=policy,
+            devices=passwords.devices,
+            opening=sessions.opening,
+            count=metrics.login,
+        )
         record = Record(database=database)
         retention = Retention(record=record, clock=clock, keep=timedelta(days=settings.events.retention_days))
         feed = Feed(record=record)
@@ -150,15 +168,34 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
                 export=Export(database=database, tokens=tokens),
                 lifecycle=lifecycle,
                 accounts=accounts,
-                explainer=LoginExplainer(database=database, directory=directory),
+                explainer=LoginExplainer(database=database, directory=directory, throttle=passwords.throttle),
+                password_setting=PasswordSetting(
+                    database=database,
+                    directory=directory,
+                    hasher=hasher,
+                    policy=policy,
+                    ending=ending,
+                    journal=Journal(new_id=uuid7),
+                    may_act_on=_may_act_on,
+                ),
                 policy=policy,
             ),
             auth=AuthServicer(
                 accounts=accounts,
+                check=passwords.check,
                 login=login,
+                password_change=PasswordChange(
+                    database=database,
+                    profile=profile,
+                    check=passwords.check,
+                    hasher=hasher,
+                    policy=policy,
+                    ending=ending,
+                    journal=Journal(new_id=uuid7),
+                ),
                 refreshing=sessions.refreshing,
                 logout=sessions.logout,
-                profile=Profile(directory=directory),
+                profile=profile,
                 policy=policy,
             ),
             sessions=SessionServicer(listing=sessions.listing, logout=sessions.logout),
@@ -193,7 +230,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
-        for job in _jobs(answers, lifecycle, retention, sessions.retention):
+        for job in _jobs(answers, lifecycle, retention, sessions.retention, passwords.throttle):
             tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
@@ -287,6 +324,42 @@ def _sessions(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Passwords:
+    """What every path that checks a password shares."""
+
+    throttle: Throttle
+    devices: Devices
+    check: PasswordCheck
+
+
+def _passwords(
+    settings: Settings, database: Database, hasher: Hasher, *, master_secret: bytes, metrics: Metrics, clock: Clock
+) -> _Passwords:
+    throttle = Throttle(
+        database=database,
+        terms=options.throttle_terms(settings.auth),
+        key=derive(master_secret, "gatelodge/throttle/v1"),
+        clock=clock,
+        refused=metrics.attempt_refused,
+    )
+    devices = Devices(
+        key=derive(master_secret, "gatelodge/device-tokens/v1"),
+        lifetime=timedelta(days=settings.auth.device_token_days),
+        clock=clock,
+        random=secrets.token_bytes,
+    )
+    return _Passwords(
+        throttle, devices, PasswordCheck(database=database, hasher=hasher, throttle=throttle, devices=devices)
+    )
+
+
+def _may_act_on(principal: Principal, user: User) -> None:
+    """Refuse a user with roles that the caller does not have."""
+    if ADMIN not in principal.roles and not principal.roles.issuperset(user.roles):
+        raise PermissionMissing("users.set_password")
+
+
 def _services(
     *,
     users: UserServicer,
@@ -307,12 +380,15 @@ def _services(
     }
 
 
-def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention, sessions: SessionRetention) -> tuple[Job, ...]:
+def _jobs(
+    answers: Answers, lifecycle: Lifecycle, retention: Retention, sessions: SessionRetention, throttle: Throttle
+) -> tuple[Job, ...]:
     """Return what is done now and then, once in the whole cluster."""
     return (
         Job("events.prune", timedelta(hours=6), retention.prune),
         Job("idempotency.prune", timedelta(minutes=10), answers.prune),
         Job("sessions.prune", timedelta(hours=1), sessions.prune),
+        Job("throttle.prune", timedelta(hours=1), throttle.prune),
         Job("users.purge", timedelta(hours=1), lifecycle.purge),
     )
 

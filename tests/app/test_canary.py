@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARK = "canary"
-PASSWORD = f"{MARK}-password-right"
-WRONG = f"{MARK}-password-wrong"
+PASSWORD = f"{MARK}-quiet-lantern-marble"
+WRONG = f"{MARK}-quiet-lantern-gravel"
 MASTER = f"{MARK}-master-secret-0123456789-abcdef"
 PEPPER = f"{MARK}-pepper-0123456789"
 EMAIL = f"{MARK}.address@example.com"

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ _ROWS = (
     *("qwertzuiop", "yxcvbnm", "azertyuiop", "qsdfghjklm", "wxcvbn"),
     *("1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik9ol0p", "qazwsxedcrfvtgbyhnujmikolp", "1q2w3e4r5t6y7u8i9o0p"),
 )
-_NEIGHBOURS = frozenset(pair for row in _ROWS for a, b in zip(row, row[1:], strict=False) for pair in (a + b, b + a))
+_NEIGHBOURS = frozenset(pair for row in _ROWS for a, b in pairwise(row) for pair in (a + b, b + a))
 
 
 class Pattern(Enum):
@@ -198,7 +199,7 @@ def _lightest(length: int, pieces: Iterable[_Piece], predicted: list[Pattern | N
     steps: list[list[_Piece]] = [[] for _ in range(length)]
     for piece in pieces:
         steps[piece.start].append(piece)
-    best: list[tuple[int, frozenset[Pattern]] | None] = [None] * length + [None]
+    best: list[tuple[int, frozenset[Pattern]] | None] = [None for _ in range(length + 1)]
     best[0] = (0, frozenset())
     for place in range(length):
         here = best[place]

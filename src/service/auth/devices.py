@@ -23,7 +23,7 @@ _BYTES = _ID_BYTES + _ACCOUNT_BYTES + _TIME_BYTES + _TAG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class KnownDevice:
     """A device from which an account was logged in to."""
 
     id: bytes
@@ -43,14 +43,14 @@ class Devices:
         self._clock = clock
         self._random = random
 
-    def issue(self, canonical: str, device: Device | None) -> str:
+    def issue(self, canonical: str, device: KnownDevice | None) -> str:
         """Return a token for the account of the address `canonical`: of the device that it has, or of a new one."""
         device_id = device.id if device else self._random(_ID_BYTES)
         issued = int(self._clock().timestamp()).to_bytes(_TIME_BYTES, "big")
         body = device_id + self._account(canonical) + issued
         return PREFIX + _encoded(body + self._tag(body))
 
-    def read(self, token: str, canonical: str) -> Device | None:
+    def read(self, token: str, canonical: str) -> KnownDevice | None:
         """Return the device of a token that is good for the account; None for every other, whatever is wrong."""
         raw = _decoded(token)
         if raw is None:
@@ -61,7 +61,7 @@ class Devices:
         ours = hmac.compare_digest(tag, self._tag(body)) and hmac.compare_digest(account, self._account(canonical))
         if not ours or age > self._lifetime:
             return None
-        return Device(device_id, hmac.digest(self._key, b"bucket\0" + device_id + account, "sha256"))
+        return KnownDevice(device_id, hmac.digest(self._key, b"bucket\0" + device_id + account, "sha256"))
 
     def _account(self, canonical: str) -> bytes:
         return hmac.digest(self._key, b"account\0" + canonical.encode(), "sha256")[:_ACCOUNT_BYTES]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PASSWORD_MAX_CHARACTERS = 256
 """Code points. Also what keeps Unicode normalisation cheap: it is quadratic on combining marks."""
 LEAST_POINTS = 8
-"""What a new password must be worth, in random letters: 38 bits, ages at the 144 guesses a day that the throttle lets through."""
+"""What a new password must be worth, in random letters: 38 bits, ages at the 144 guesses a day the throttle takes."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,13 +23,12 @@ from service.auth.statements import (
     RESERVE_ATTEMPT,
 )
 from service.errors import DomainError, TooManyAttempts
-from service.events.journal import host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from service.auth.devices import Device
+    from service.auth.devices import KnownDevice
     from service.clock import Clock
     from service.db import Connection, Database
 
@@ -94,10 +93,10 @@ class Throttle:
         self._clock = clock
         self._refused = refused
 
-    async def reserve(self, canonical: str, source: str, device: Device | None) -> Reservation:
+    async def reserve(self, canonical: str, source: str, device: KnownDevice | None) -> Reservation:
         """Count an attempt at the account of the address `canonical`, there or not, before it is made.
 
-        `source` is where it comes from, as gRPC writes a peer; `device` the account's device it comes from, if known.
+        `source` is the address it comes from, without port; `device` the account's device it comes from, if known.
 
         Raises:
             TooManyAttempts: it must wait; nothing was counted.
@@ -198,15 +197,16 @@ class _Refused(Exception):
         self.next_time = next_time
 
 
-def _of(device: Device) -> Bucket:
+def _of(device: KnownDevice) -> Bucket:
     return Bucket(device.bucket_key, Scope.DEVICE)
 
 
 def network_of(source: str) -> str:
     """Return whom attempts from `source` are counted to: an IPv4 address, an IPv6 /64, or ``unix``."""
-    name = host(source)
     try:
-        address = ip_address(name.partition("%")[0])
+        address = ip_address(source.partition("%")[0])
     except ValueError:
-        return name
-    return name if address.version == 4 else str(ip_network((address, _NETWORK_BITS), strict=False))  # noqa: PLR2004 - IPv4
+        return source
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return str(ip_network((address, _NETWORK_BITS), strict=False))
+    return str(getattr(address, "ipv4_mapped", None) or address)
