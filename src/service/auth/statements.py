@@ -94,11 +94,15 @@ SET_PASSWORD = Command(
 
 # --- throttling: a row is a bucket of attempts that decay ------------------------------------------------------------
 
-# `attempts` is what it was right after the last attempt, that one included: the wait depends on nothing else.
+# `attempts` is what it was right after the last attempt, that one included: the wait depends on nothing else. There is
+# none while another one still goes into `free`, or as soon as enough has decayed for that.
 _NEXT_TIME: Final[LiteralString] = """
-    CASE WHEN kept.attempts >= %(free)s THEN
-        kept.last_time + make_interval(secs =>
-            least(%(max_delay)s, %(base_delay)s * power(2, least(kept.attempts - %(free)s, 60))))
+    CASE WHEN kept.attempts + 1 > %(free)s THEN
+        kept.last_time + make_interval(secs => least(
+            %(max_delay)s,
+            %(base_delay)s * power(2, least(greatest(kept.attempts - %(free)s, 0), 60)),
+            (kept.attempts + 1 - %(free)s) * %(decay)s
+        ))
     END
 """
 
@@ -126,7 +130,7 @@ FIND_NEXT_ATTEMPT = Statement(
     "auth.find_next_attempt",
     "SELECT" + _NEXT_TIME + "AS next_time FROM password_attempts AS kept WHERE key = %(key)s",
     row=NextTimeRow,
-    params={"key": bytes, "free": float, "base_delay": float, "max_delay": float},
+    params={"key": bytes, "free": float, "decay": float, "base_delay": float, "max_delay": float},
 )
 
 RELEASE_ATTEMPT = Command(

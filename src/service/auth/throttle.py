@@ -160,6 +160,7 @@ class Throttle:
             conn,
             key=bucket.key,
             free=float(self._terms.free[bucket.scope]),
+            decay=self._terms.decay,
             base_delay=self._terms.base_delay,
             max_delay=self._terms.max_delay,
         )
