@@ -62,15 +62,15 @@ async def test_no_secret_reaches_a_log_a_span_a_metric_or_an_error(url: str, tmp
         )
         errors = Errors()
         async with serving(environ) as server, Client(server.address, url) as client:
-            token = await down_every_path(client, errors)
+            token, *secrets = await down_every_path(client, errors)
             await asyncio.sleep(0.5)
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(server.process.wait(), 15) == 0
         check_that_there_was_something_to_find(server, collector, errors)
-        assert leaks(server, collector, errors, (MARK, token, token.split(".")[2])) == []
+        assert leaks(server, collector, errors, (MARK, token, token.split(".")[2], *secrets)) == []
 
 
-async def down_every_path(client: Client, errors: Errors) -> str:
+async def down_every_path(client: Client, errors: Errors) -> tuple[str, ...]:
     await client.register(EMAIL, PASSWORD)
     await client.register(EMAIL, WRONG)
     await client.sql("UPDATE users SET roles = '{admin}'")
@@ -79,6 +79,7 @@ async def down_every_path(client: Client, errors: Errors) -> str:
     create = users_pb2.CreateUserRequest(email=EMAIL, password=PASSWORD, display_name=MARK)
     await errors.of(client.users.CreateUser(create, metadata=root.metadata))
     await errors.of(client.login(EMAIL, WRONG))
+    secrets = await through_the_life_of_a_password(client, errors, root)
     await errors.of(client.login(f"{MARK}@nowhere.example", WRONG))
     await errors.of(client.register(f"{MARK} no address", MARK))
     await errors.of(client.register(EMAIL, MARK + "\0" + PASSWORD))
@@ -92,7 +93,36 @@ async def down_every_path(client: Client, errors: Errors) -> str:
     await raw_bytes(client, errors)
     await broken_metadata(client.address)
     await with_a_broken_database(client, errors, root)
-    return root.token
+    return root.token, *secrets
+
+
+async def through_the_life_of_a_password(client: Client, errors: Errors, root: Login) -> tuple[str, ...]:
+    """Change it, set it, replace it, guess at it until that is refused; return the tokens of the device."""
+    email, second, third = f"{MARK}.second@example.com", f"{MARK}-umbrella-over-walrus", f"{MARK}-zeppelin-at-anchor"
+    await client.register(email, PASSWORD)
+    first = await client.auth.Login(auth_pb2.LoginRequest(email=email, password=PASSWORD, device_label=MARK))
+    mine = (("authorization", f"Bearer {first.access_token}"),)
+    for current, new in (
+        (WRONG, second),
+        (PASSWORD, f"{MARK} short"),
+        (PASSWORD, f"{email}{MARK}"),
+        (PASSWORD, second),
+    ):
+        change = auth_pb2.ChangePasswordRequest(
+            current_password=current, new_password=new, device_token=first.device_token
+        )
+        await errors.of(client.auth.ChangePassword(change, metadata=mine))
+    for password in (f"{MARK}{MARK}{MARK}", third):
+        request = users_pb2.SetPasswordRequest(user_id=first.user_id, password=password, must_change=True)
+        await errors.of(client.users.SetPassword(request, metadata=root.metadata))
+    for new in ("", f"{MARK}{MARK}{MARK}", f"{MARK}-ottoman-by-the-harbour"):
+        login = auth_pb2.LoginRequest(email=email, password=third, new_password=new, device_token=first.device_token)
+        await errors.of(client.auth.Login(login))
+    for token in (f"gld_{MARK}", first.device_token + MARK):
+        for _ in range(8):
+            guess = auth_pb2.LoginRequest(email=email, password=WRONG, new_password=third, device_token=token)
+            await errors.of(client.auth.Login(guess))
+    return first.device_token, first.refresh_token, first.access_token.split(".")[2]
 
 
 async def raw_bytes(client: Client, errors: Errors) -> None:
