@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from gatelodge.auth.v1 import auth_pb2
+from gatelodge.auth.v1 import auth_pb2, sessions_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf import empty_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -62,15 +62,16 @@ async def test_no_secret_reaches_a_log_a_span_a_metric_or_an_error(url: str, tmp
         )
         errors = Errors()
         async with serving(environ) as server, Client(server.address, url) as client:
-            token, *secrets = await down_every_path(client, errors)
+            tokens = await down_every_path(client, errors)
             await asyncio.sleep(0.5)
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(server.process.wait(), 15) == 0
         check_that_there_was_something_to_find(server, collector, errors)
-        assert leaks(server, collector, errors, (MARK, token, token.split(".")[2], *secrets)) == []
+        assert leaks(server, collector, errors, (MARK, *tokens)) == []
 
 
-async def down_every_path(client: Client, errors: Errors) -> tuple[str, ...]:
+async def down_every_path(client: Client, errors: Errors) -> list[str]:
+    """Return the tokens that were given out, and the parts of them that are secret by themselves."""
     await client.register(EMAIL, PASSWORD)
     await client.register(EMAIL, WRONG)
     await client.sql("UPDATE users SET roles = '{admin}'")
@@ -92,8 +93,28 @@ async def down_every_path(client: Client, errors: Errors) -> tuple[str, ...]:
     await errors.of(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=keys))
     await raw_bytes(client, errors)
     await broken_metadata(client.address)
+    refresh_tokens = await refreshes(client, errors)
     await with_a_broken_database(client, errors, root)
-    return root.token, *secrets
+    return [root.token, root.token.split(".")[2], *refresh_tokens, *secrets]
+
+
+async def refreshes(client: Client, errors: Errors) -> list[str]:
+    """Refresh, again, too late and with what is no token; return where the secrets of the tokens begin and end."""
+    request = auth_pb2.LoginRequest(email=EMAIL, password=PASSWORD, device_label=f"{MARK} device")
+    first = (await client.auth.Login(request)).refresh_token
+    second = (await client.refresh(first)).refresh_token
+    await client.refresh(first)
+    third = (await client.refresh(second)).refresh_token
+    for bad in (first, third, f"{third}{MARK}", f"glr_{MARK}", MARK * 100):
+        await errors.of(client.refresh(bad))
+    last = await client.login(EMAIL, PASSWORD)
+    await client.sessions.ListSessions(
+        sessions_pb2.ListSessionsRequest(user_id=last.user_id, page_size=1), metadata=last.metadata
+    )
+    await client.auth.LogoutAll(auth_pb2.LogoutAllRequest(keep_current=True), metadata=last.metadata)
+    await client.auth.Logout(auth_pb2.LogoutRequest(), metadata=last.metadata)
+    secrets = [token[52:] for token in (first, second, third, last.refresh_token)]
+    return [part for secret in secrets for part in (secret[:20], secret[-20:])]
 
 
 async def through_the_life_of_a_password(client: Client, errors: Errors, root: Login) -> tuple[str, ...]:
