@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -25,7 +26,7 @@ def login(password: str = PASSWORD, new: str = "", email: str = ADA) -> auth_pb2
     return auth_pb2.LoginRequest(email=email, password=password, new_password=new)
 
 
-async def reason(call: grpc.aio.UnaryUnaryCall[object, object]) -> str:
+async def reason(call: grpc.aio.UnaryUnaryCall[Any, Any]) -> str:
     return (await failure(call)).reason
 
 
@@ -192,7 +193,7 @@ async def test_operators_are_told_that_a_new_password_is_due(client: Client) -> 
 async def test_every_way_to_a_new_password_refuses_a_weak_one(client: Client) -> None:
     root = await client.administrator()
     for weak in (WEAK, "eve@example.com 1234", "Eve Polastri 1970"):
-        about = {"email": "eve@example.com", "display_name": "Eve Polastri", "password": weak}
+        about: dict[str, Any] = {"email": "eve@example.com", "display_name": "Eve Polastri", "password": weak}
         registered = await failure(client.auth.Register(auth_pb2.RegisterRequest(**about)))
         created = await failure(client.users.CreateUser(users_pb2.CreateUserRequest(**about), metadata=root.metadata))
         for refused in (registered, created):

@@ -177,7 +177,7 @@ async def attempts_are(client: Client, number: int) -> None:
 
 
 async def open_attempts(client: Client) -> Sequence[tuple[float]]:
-    return await client.sql("SELECT attempts FROM password_attempts ORDER BY attempts")  # type: ignore[return-value]
+    return await client.sql("SELECT attempts FROM password_attempts ORDER BY attempts")
 
 
 async def test_an_attempt_that_the_server_was_too_busy_for_is_given_back(url: str, settings_for: SettingsFor) -> None:

@@ -43,8 +43,8 @@ class Bench:
             return refusal.retry_after
         return 0
 
-    async def guesses(self, number: int, **how: str) -> list[float]:
-        return [await self.guess(**how) for _ in range(number)]
+    async def guesses(self, number: int) -> list[float]:
+        return [await self.guess() for _ in range(number)]
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

@@ -36,15 +36,13 @@ class Sources:
         is not a list of addresses, the header counts for nothing.
         """
         peer: str = context.peer()
-        if not self._trusts_peer(peer):
+        if not (self._unix or self._networks) or not self._trusts_peer(peer):
             return peer
         told = ",".join(str(value) for key, value in context.invocation_metadata() or () if key == FORWARDED_KEY)
         found = self._origin(told.split(",")) if told else None
         return peer if found is None else f"ipv4:{found}:0" if found.version == 4 else f"ipv6:[{found}]:0"  # noqa: PLR2004 - IPv4
 
     def _trusts_peer(self, peer: str) -> bool:
-        if not self._networks:
-            return self._unix and peer.startswith(_UNIX)
         address = parse_peer(peer)
         return self._trusts(address) if address else self._unix and peer.startswith(_UNIX)
 
