@@ -17,8 +17,11 @@ from gatelodge.users.v1 import users_pb2_grpc
 from uuid_utils.compat import uuid7
 
 from service import development, options
+from service.access import ADMIN
 from service.auth.accounts import Accounts
 from service.auth.authentication import Authentication
+from service.auth.checking import PasswordCheck
+from service.auth.devices import Devices
 from service.auth.explanation import LoginExplainer
 from service.auth.introspection import Introspection
 from service.auth.key_ring import KeyFollower, KeyRing
@@ -26,7 +29,8 @@ from service.auth.key_rotation import KeyRotation
 from service.auth.key_servicer import SigningKeyServicer
 from service.auth.key_store import KeyStore
 from service.auth.login import Login
-from service.auth.passwords import PasswordPolicy
+from service.auth.password_change import PasswordChange
+from service.auth.password_setting import PasswordSetting
 from service.auth.profile import Profile
 from service.auth.resealing import reseal
 from service.auth.revocation_servicer import RevocationServicer
@@ -43,12 +47,14 @@ from service.auth.sessions.refresh_tokens import RefreshTokens
 from service.auth.sessions.refreshing import Refreshing
 from service.auth.sessions.retention import SessionRetention
 from service.auth.sessions.servicer import SessionServicer
+from service.auth.throttle import Throttle
 from service.auth.token_servicer import TokenServicer
 from service.auth.tokens import TokenIssuer
 from service.auth.verification import TokenVerifier
 from service.build import this_build
 from service.db import Answers, Database
 from service.db.clock import DatabaseClock
+from service.errors import PermissionMissing
 from service.events.feed import CHANNEL, Feed
 from service.events.journal import Journal
 from service.events.record import Record
@@ -62,9 +68,10 @@ from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import NOT_SERVING, REVOCATIONS, SERVING, HealthBoard
 from service.rpc.inflight import InFlight
-from service.rpc.interceptors import Idempotency, chain
+from service.rpc.interceptors import Idempotency, RequestId, Tracing, chain
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
+from service.rpc.source import Sources
 from service.supervisor import Supervisor
 from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
@@ -80,11 +87,13 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from service.access import Principal
     from service.auth.hashing import Hasher
     from service.auth.resealing import Resealed
     from service.build import Build
     from service.clock import Clock
     from service.settings import Auth, Events, Ops, Settings
+    from service.users.model import User
 
 _PING_SECONDS = 0.3
 """Less than a probe may take, so that a pool that is merely busy is told from a database that is away."""
@@ -130,7 +139,7 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         root, rotation, keys = await _secrets(settings, database, clock)
         answers = Answers(database)
         terms = options.terms(settings.auth)
-        policy = PasswordPolicy(settings.auth.password_min_length)
+        policy = options.policy(settings.auth)
         directory = Directory(database=database, new_id=uuid7)
         ending = Ending(journal=Journal(new_id=uuid7), clock=clock, terms=options.session_terms(settings.auth))
         lifecycle = Lifecycle(
@@ -154,6 +163,17 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             metrics=metrics,
             clock=clock,
         )
+        profile = Profile(directory=directory)
+        passwords = _passwords(settings, database, hasher, root=root, metrics=metrics, clock=clock)
+        login = Login(
+            database=database,
+            check=passwords.check,
+            hasher=hasher,
+            policy=policy,
+            devices=passwords.devices,
+            opening=sessions.opening,
+            count=metrics.login,
+        )
         record = Record(database=database)
         feed = Feed(record=record)
         revocations = Revocations(
@@ -172,15 +192,34 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
                 export=Export(database=database, tokens=tokens),
                 lifecycle=lifecycle,
                 accounts=accounts,
-                explainer=LoginExplainer(database=database, directory=directory),
+                explainer=LoginExplainer(database=database, directory=directory, throttle=passwords.throttle),
+                password_setting=PasswordSetting(
+                    database=database,
+                    directory=directory,
+                    hasher=hasher,
+                    policy=policy,
+                    ending=ending,
+                    journal=Journal(new_id=uuid7),
+                    may_act_on=_may_act_on,
+                ),
                 policy=policy,
             ),
             auth=AuthServicer(
                 accounts=accounts,
-                login=Login(database=database, hasher=hasher, opening=sessions.opening, count=metrics.login),
+                check=passwords.check,
+                login=login,
+                password_change=PasswordChange(
+                    database=database,
+                    profile=profile,
+                    check=passwords.check,
+                    hasher=hasher,
+                    policy=policy,
+                    ending=ending,
+                    journal=Journal(new_id=uuid7),
+                ),
                 refreshing=sessions.refreshing,
                 logout=sessions.logout,
-                profile=Profile(directory=directory),
+                profile=profile,
                 policy=policy,
             ),
             sessions=SessionServicer(listing=sessions.listing, logout=sessions.logout),
@@ -212,8 +251,8 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         board = HealthBoard(services, apart=(REVOCATIONS,), on_change=metrics.health)
         inflight = InFlight(max_calls=settings.server.max_concurrent_calls, max_streams=settings.server.max_streams)
         interceptors = chain(
-            tracer_provider=tracer_provider,
-            sampling_ratio=settings.tracing.sample_ratio,
+            tracing=Tracing(provider=tracer_provider, ratio=settings.tracing.sample_ratio),
+            request_id=RequestId(source=Sources(settings.server.trusted_proxies)),
             metrics=metrics.rpc,
             max_message_bytes=settings.server.max_message_bytes,
             inflight=inflight,
@@ -242,7 +281,7 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
         retention = _retention(settings.events, record, clock)
-        for job in _jobs(answers, lifecycle, retention, sessions.retention, rotation):
+        for job in _jobs(answers, lifecycle, retention, sessions.retention, passwords.throttle, rotation):
             tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
@@ -398,6 +437,42 @@ def _rotation(settings: Settings, database: Database, seal: Seal, clock: Clock) 
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Passwords:
+    """What every path that checks a password shares."""
+
+    throttle: Throttle
+    devices: Devices
+    check: PasswordCheck
+
+
+def _passwords(
+    settings: Settings, database: Database, hasher: Hasher, *, root: bytes, metrics: Metrics, clock: Clock
+) -> _Passwords:
+    throttle = Throttle(
+        database=database,
+        terms=options.throttle_terms(settings.auth),
+        key=derive(root, "gatelodge/throttle/v1"),
+        clock=clock,
+        refused=metrics.attempt_refused,
+    )
+    devices = Devices(
+        key=derive(root, "gatelodge/device-tokens/v1"),
+        lifetime=timedelta(days=settings.auth.device_token_days),
+        clock=clock,
+        random=secrets.token_bytes,
+    )
+    return _Passwords(
+        throttle, devices, PasswordCheck(database=database, hasher=hasher, throttle=throttle, devices=devices)
+    )
+
+
+def _may_act_on(principal: Principal, user: User) -> None:
+    """Refuse a user with roles that the caller does not have."""
+    if ADMIN not in principal.roles and not principal.roles.issuperset(user.roles):
+        raise PermissionMissing("users.set_password")
+
+
 def _services(
     *,
     users: UserServicer,
@@ -436,7 +511,12 @@ def _retention(settings: Events, record: Record, clock: Clock) -> Retention:
 
 
 def _jobs(
-    answers: Answers, lifecycle: Lifecycle, retention: Retention, sessions: SessionRetention, rotation: KeyRotation
+    answers: Answers,
+    lifecycle: Lifecycle,
+    retention: Retention,
+    sessions: SessionRetention,
+    throttle: Throttle,
+    rotation: KeyRotation,
 ) -> tuple[Job, ...]:
     """Return what is done now and then, once in the whole cluster."""
     return (
@@ -444,6 +524,7 @@ def _jobs(
         Job("idempotency.prune", timedelta(minutes=10), answers.prune),
         Job("sessions.prune", timedelta(hours=1), sessions.prune),
         Job("keys.rotate", timedelta(minutes=5), rotation.rotate),
+        Job("throttle.prune", timedelta(hours=1), throttle.prune),
         Job("users.purge", timedelta(hours=1), lifecycle.purge),
     )
 

@@ -71,7 +71,7 @@ class Call:
     method: str
     """Full name without the leading slash: ``gatelodge.users.v1.UserService/GetUser``."""
     source: str = ""
-    """The peer's address as gRPC gives it, ``ipv4:127.0.0.1:5000``."""
+    """Where it comes from, as gRPC writes a peer, ``ipv4:127.0.0.1:5000``; port 0 where a trusted proxy told it."""
     user_agent: str = ""
     """The caller's ``user-agent``: printable, at most 256 characters, proof of nothing."""
     deadline: float | None = None

@@ -149,13 +149,13 @@ def _health(options: argparse.Namespace) -> int:
 
 def _create_admin(options: argparse.Namespace) -> int:
     from service.access import ADMIN
-    from service.auth.passwords import PasswordPolicy
+    from service.options import policy
     from service.users.model import DisplayName, Email, NewUser
 
     settings = load()
     new = NewUser(Email.parse(options.email), DisplayName.parse(options.display_name), roles=(ADMIN,))
     text = _new_password(options)
-    password = PasswordPolicy(settings.auth.password_min_length).parse(text)
+    password = policy(settings.auth).parse(text, about=(options.email, options.display_name))
     user = _run(_create_user(settings, new, password))
     print(f"administrator {user.email} created, id {user.id}")
     if options.generate_password:

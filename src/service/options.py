@@ -7,13 +7,19 @@ import resource
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.auth.blocklist import Blocklist
 from service.auth.hashing import Argon2Parameters, Hasher
 from service.auth.key_rotation import KeyTerms
+from service.auth.passwords import PasswordPolicy
 from service.auth.sessions.model import SessionTerms
+from service.auth.throttle import Scope
+from service.auth.throttle import Terms as ThrottleTerms
 from service.auth.tokens import TokenTerms
 from service.db.lending import PoolOptions
+from service.errors import CannotRun
 from service.rpc.server import Transport
 
 if TYPE_CHECKING:
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 _KEY_MARGIN = timedelta(minutes=2)
 """How long a retired key verifies beyond the life of a token: a replica may hear of it a minute late, and clocks may
 differ by another."""
+_PRODUCT = "gatelodge"
 _OTHER_FILES = 200
 """Open files that are no callers' connections: the database's, the ops port's, gRPC's own."""
 
@@ -83,6 +90,36 @@ def key_terms(settings: Auth) -> KeyTerms:
         rotate_after=timedelta(days=settings.key_rotation_days),
         publish=timedelta(seconds=settings.key_publish_seconds),
         keep=timedelta(seconds=settings.access_token_ttl_seconds) + _KEY_MARGIN,
+    )
+
+
+def policy(settings: Auth) -> PasswordPolicy:
+    """Return what new passwords must be.
+
+    Raises:
+        CannotRun: the operator's list of passwords cannot be read.
+
+    """
+    extra = settings.password_blocklist_file
+    try:
+        blocklist = Blocklist.load(names=(_PRODUCT, settings.issuer), extra=Path(extra) if extra else None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotRun(f"auth.password_blocklist_file cannot be read as UTF-8 text: {type(error).__name__}") from error
+    return PasswordPolicy(settings.password_min_length, blocklist)
+
+
+def throttle_terms(settings: Auth) -> ThrottleTerms:
+    """Return how often passwords may be guessed."""
+    throttle = settings.throttle
+    return ThrottleTerms(
+        free={
+            Scope.ACCOUNT: throttle.account_free_attempts,
+            Scope.SOURCE: throttle.source_free_attempts,
+            Scope.DEVICE: throttle.device_free_attempts,
+        },
+        decay=throttle.decay_seconds,
+        base_delay=throttle.base_delay_seconds,
+        max_delay=throttle.max_delay_seconds,
     )
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARK = "canary"
-PASSWORD = f"{MARK}-password-right"
-WRONG = f"{MARK}-password-wrong"
+PASSWORD = f"{MARK}-quiet-lantern-marble"
+WRONG = f"{MARK}-quiet-lantern-gravel"
 MASTER = f"{MARK}-master-secret-0123456789-abcdef"
 PEPPER = f"{MARK}-pepper-0123456789"
 EMAIL = f"{MARK}.address@example.com"
@@ -81,6 +81,7 @@ async def down_every_path(client: Client, errors: Errors) -> list[str]:
     create = users_pb2.CreateUserRequest(email=EMAIL, password=PASSWORD, display_name=MARK)
     await errors.of(client.users.CreateUser(create, metadata=root.metadata))
     await errors.of(client.login(EMAIL, WRONG))
+    secrets = await through_the_life_of_a_password(client, errors, root)
     await errors.of(client.login(f"{MARK}@nowhere.example", WRONG))
     await errors.of(client.register(f"{MARK} no address", MARK))
     await errors.of(client.register(EMAIL, MARK + "\0" + PASSWORD))
@@ -96,7 +97,7 @@ async def down_every_path(client: Client, errors: Errors) -> list[str]:
     await broken_metadata(client.address)
     refresh_tokens = await refreshes(client, errors)
     await with_a_broken_database(client, errors, root)
-    return [root.token, root.token.split(".")[2], *refresh_tokens]
+    return [root.token, root.token.split(".")[2], *refresh_tokens, *secrets]
 
 
 async def refreshes(client: Client, errors: Errors) -> list[str]:
@@ -126,6 +127,35 @@ async def signing_keys(client: Client, errors: Errors, root: Login) -> None:
     await errors.of(client.keys.ActivateSigningKey(activate, metadata=root.metadata))
     remove = keys_pb2.RetireSigningKeyRequest(key_id=MARK)
     await errors.of(client.keys.RetireSigningKey(remove, metadata=root.metadata))
+
+
+async def through_the_life_of_a_password(client: Client, errors: Errors, root: Login) -> tuple[str, ...]:
+    """Change it, set it, replace it, guess at it until that is refused; return the tokens of the device."""
+    email, second, third = f"{MARK}.second@example.com", f"{MARK}-umbrella-over-walrus", f"{MARK}-zeppelin-at-anchor"
+    await client.register(email, PASSWORD)
+    first = await client.auth.Login(auth_pb2.LoginRequest(email=email, password=PASSWORD, device_label=MARK))
+    mine = (("authorization", f"Bearer {first.access_token}"),)
+    for current, new in (
+        (WRONG, second),
+        (PASSWORD, f"{MARK} short"),
+        (PASSWORD, f"{email}{MARK}"),
+        (PASSWORD, second),
+    ):
+        change = auth_pb2.ChangePasswordRequest(
+            current_password=current, new_password=new, device_token=first.device_token
+        )
+        await errors.of(client.auth.ChangePassword(change, metadata=mine))
+    for password in (f"{MARK}{MARK}{MARK}", third):
+        request = users_pb2.SetPasswordRequest(user_id=first.user_id, password=password, must_change=True)
+        await errors.of(client.users.SetPassword(request, metadata=root.metadata))
+    for new in ("", f"{MARK}{MARK}{MARK}", f"{MARK}-ottoman-by-the-harbour"):
+        login = auth_pb2.LoginRequest(email=email, password=third, new_password=new, device_token=first.device_token)
+        await errors.of(client.auth.Login(login))
+    for token in (f"gld_{MARK}", first.device_token + MARK):
+        for _ in range(8):
+            guess = auth_pb2.LoginRequest(email=email, password=WRONG, new_password=third, device_token=token)
+            await errors.of(client.auth.Login(guess))
+    return first.device_token, first.refresh_token, first.access_token.split(".")[2]
 
 
 async def raw_bytes(client: Client, errors: Errors) -> None:

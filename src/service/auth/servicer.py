@@ -17,7 +17,9 @@ from service.users.resource import to_proto
 
 if TYPE_CHECKING:
     from service.auth.accounts import Accounts
+    from service.auth.checking import PasswordCheck
     from service.auth.login import Login
+    from service.auth.password_change import PasswordChange
     from service.auth.passwords import PasswordPolicy
     from service.auth.profile import Profile
     from service.auth.sessions.logout import Logout
@@ -32,14 +34,18 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         self,
         *,
         accounts: Accounts,
+        check: PasswordCheck,
         login: Login,
+        password_change: PasswordChange,
         refreshing: Refreshing,
         logout: Logout,
         profile: Profile,
         policy: PasswordPolicy,
     ) -> None:
         self._accounts = accounts
+        self._check = check
         self._login = login
+        self._password_change = password_change
         self._refreshing = refreshing
         self._logout = logout
         self._profile = profile
@@ -49,7 +55,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         """Make an account for oneself."""
         email, password, name = together(
             lambda: Email.parse(request.email),
-            lambda: self._policy.parse(request.password),
+            lambda: self._policy.parse(request.password, about=(request.email, request.display_name)),
             lambda: DisplayName.parse(request.display_name),
         )
         await self._accounts.register(NewUser(email, name), password)
@@ -63,7 +69,8 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             lambda: Password.parse(request.password),
             lambda: Device.parse(request.device_label, user_agent=user_agent, source=source),
         )
-        logged_in = await self._login(email, password, device)
+        attempt = self._check.attempt(email.canonical, password, source=source, device_token=request.device_token)
+        logged_in = await self._login(attempt, device, new_password=request.new_password)
         grant = logged_in.grant
         return auth_pb2.LoginResponse(
             access_token=grant.access.text,
@@ -72,6 +79,7 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
             refresh_token=grant.refresh.text,
             session_expire_time=timestamp(grant.session_expire_time),
             session_id=str(grant.session_id),
+            device_token=logged_in.device_token,
         )
 
     async def Refresh(self, request: auth_pb2.RefreshRequest, _: Context) -> auth_pb2.RefreshResponse:
@@ -94,6 +102,17 @@ class AuthServicer(auth_pb2_grpc.AuthServiceServicer):
         """End all sessions of the caller, or the others."""
         count = await self._logout.everywhere(principal(), keep_current=request.keep_current)
         return auth_pb2.LogoutAllResponse(revoked_count=count)
+
+    async def ChangePassword(
+        self, request: auth_pb2.ChangePasswordRequest, _: Context
+    ) -> auth_pb2.ChangePasswordResponse:
+        """Replace one's own password."""
+        source, _user_agent = _caller()
+        current = Password.parse(request.current_password, field="current_password")
+        await self._password_change(
+            principal(), current, request.new_password, source=source, device_token=request.device_token
+        )
+        return auth_pb2.ChangePasswordResponse()
 
     async def GetMe(self, _: auth_pb2.GetMeRequest, __: Context) -> auth_pb2.GetMeResponse:
         """Return the user whose token the call carries."""

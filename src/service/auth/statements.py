@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from service.db.statement import Command, Statement
@@ -13,10 +13,25 @@ class CandidateRow(NamedTuple):
     """Who may be logging in, and what their password is checked against."""
 
     id: UUID
+    email: str
+    display_name: str
     state: str
     roles: list[str]
     delete_time: datetime | None
     hash: str | None
+    must_change: bool | None
+
+
+class TakenRow(NamedTuple):
+    """That an attempt was taken."""
+
+    taken: bool
+
+
+class NextTimeRow(NamedTuple):
+    """When the next attempt is taken; NULL: at once."""
+
+    next_time: datetime | None
 
 
 class StandingRow(NamedTuple):
@@ -55,14 +70,15 @@ class RootSecretRow(NamedTuple):
 FIND_CANDIDATE = Statement(
     "auth.find_candidate",
     """
-    SELECT users.id, users.state, users.roles, users.delete_time, passwords.hash
+    SELECT users.id, users.email, users.display_name, users.state, users.roles, users.delete_time,
+        passwords.hash, passwords.must_change
     FROM users
     LEFT JOIN passwords ON passwords.user_id = users.id
     WHERE users.email_canonical = %(email_canonical)s
     """,
     row=CandidateRow,
     params={"email_canonical": str},
-    not_null={"id", "state", "roles"},
+    not_null={"id", "email", "display_name", "state", "roles"},
 )
 
 # No row: the token is dead, for whatever reason.
@@ -117,6 +133,94 @@ REPLACE_HASH = Command(
     WHERE user_id = %(user_id)s AND hash = %(old_hash)s
     """,
     params={"user_id": UUID, "old_hash": str, "new_hash": str},
+)
+
+# Only if it is still the hash that was verified: of two changes at once, one wins.
+CHANGE_PASSWORD = Command(
+    "auth.change_password",
+    """
+    UPDATE passwords SET hash = %(new_hash)s, must_change = false, update_time = now()
+    WHERE user_id = %(user_id)s AND hash = %(old_hash)s
+    """,
+    params={"user_id": UUID, "old_hash": str, "new_hash": str},
+)
+
+SET_PASSWORD = Command(
+    "auth.set_password",
+    """
+    INSERT INTO passwords (user_id, hash, must_change) VALUES (%(user_id)s, %(hash)s, %(must_change)s)
+    ON CONFLICT (user_id) DO UPDATE
+    SET hash = excluded.hash, must_change = excluded.must_change, update_time = now()
+    """,
+    params={"user_id": UUID, "hash": str, "must_change": bool},
+)
+
+# --- throttling: a row is a bucket of attempts that decay ------------------------------------------------------------
+
+# `attempts` is what it was right after the last attempt, that one included: the wait depends on nothing else. There is
+# none while another one still goes into `free`, or as soon as enough has decayed for that.
+_NEXT_TIME: Final[LiteralString] = """
+    CASE WHEN kept.attempts + 1 > %(free)s THEN
+        kept.last_time + make_interval(secs => least(
+            %(max_delay)s,
+            %(base_delay)s * power(2, least(greatest(kept.attempts - %(free)s, 0), 60)),
+            (kept.attempts + 1 - %(free)s) * %(decay)s
+        ))
+    END
+"""
+
+# One statement, so that guesses in parallel stand in line at the row: each sees the attempts of those before it. No row
+# comes back where the attempt must wait. Clocks differ: an attempt never moves the bucket's time backwards.
+RESERVE_ATTEMPT = Statement(
+    "auth.reserve_attempt",
+    """
+    INSERT INTO password_attempts AS kept (key, attempts, last_time) VALUES (%(key)s, 1, %(now)s::timestamptz)
+    ON CONFLICT (key) DO UPDATE SET
+        attempts = 1 + greatest(0, kept.attempts - greatest(0,
+            extract(epoch FROM %(now)s - kept.last_time)::double precision / %(decay)s)),
+        last_time = greatest(kept.last_time, %(now)s)
+    WHERE coalesce("""
+    + _NEXT_TIME
+    + """ <= %(now)s, true)
+    RETURNING true AS taken
+    """,
+    row=TakenRow,
+    params={"key": bytes, "now": datetime, "free": float, "decay": float, "base_delay": float, "max_delay": float},
+    not_null={"taken"},
+)
+
+FIND_NEXT_ATTEMPT = Statement(
+    "auth.find_next_attempt",
+    "SELECT" + _NEXT_TIME + "AS next_time FROM password_attempts AS kept WHERE key = %(key)s",
+    row=NextTimeRow,
+    params={"key": bytes, "free": float, "decay": float, "base_delay": float, "max_delay": float},
+)
+
+RELEASE_ATTEMPT = Command(
+    "auth.release_attempt",
+    "UPDATE password_attempts SET attempts = greatest(0, attempts - 1) WHERE key = %(key)s",
+    params={"key": bytes},
+)
+
+FORGET_ATTEMPTS = Command(
+    "auth.forget_attempts", "DELETE FROM password_attempts WHERE key = %(key)s", params={"key": bytes}
+)
+
+# Where everything has decayed, no row says the same. Those in use at the moment are skipped.
+PRUNE_ATTEMPTS = Command(
+    "auth.prune_attempts",
+    """
+    DELETE FROM password_attempts
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM password_attempts
+        WHERE last_time <= %(now)s::timestamptz - make_interval(secs => %(max_delay)s)
+            AND last_time + make_interval(secs => attempts * %(decay)s) <= %(now)s
+        ORDER BY last_time
+        LIMIT %(batch)s
+        FOR UPDATE SKIP LOCKED
+    ))
+    """,
+    params={"now": datetime, "decay": float, "max_delay": float, "batch": int},
 )
 
 LIST_SIGNING_KEYS = Statement(

@@ -5,6 +5,7 @@ nobody thought of is the strict one. Every setting has a default; what productio
 """
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -14,6 +15,8 @@ RELAXED = ("development", "test")
 
 REVOCATION_MARGIN_SECONDS = 660
 """Ten minutes, and the most leeway a token's times may have."""
+UNIX_PEERS = "unix"
+"""What stands for every peer on a Unix socket."""
 
 # User and password hold no reserved character unescaped: libpq would cut the URL elsewhere and print half a password.
 _POSTGRES_URL = re.compile(
@@ -32,6 +35,20 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _listed(value: object) -> object:
+    """Read what is text in the environment and a list in files."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _proxy(value: str) -> str:
+    if value != UNIX_PEERS:
+        try:
+            ip_network(value)
+        except ValueError as error:
+            raise ValueError("should be networks like 10.0.0.0/8, addresses, or unix") from error
+    return value
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -40,6 +57,7 @@ PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+TrustedProxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(_listed)]
 Endpoint = Annotated[str, Field(pattern=r"^https?://[^@/?#\s]+/?$")]
 
 
@@ -54,6 +72,11 @@ class Server(Section):
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: Port = Field(default=50051, description="Port to listen on; 0 takes a free one.")
+    trusted_proxies: TrustedProxies = Field(
+        default=(),
+        description="Peers whose `x-forwarded-for` tells where a call comes from: networks and addresses, or `unix`, "
+        "with commas between them.",
+    )
     reflection: bool = Field(default=False, description="Serve gRPC reflection, for grpcurl without protos.")
     insecure: bool = Field(
         default=False,
@@ -151,6 +174,25 @@ class Argon2(Section):
     hash_queue: int = Field(default=128, ge=0, le=10_000, description="Hashes waiting before new ones are refused.")
 
 
+class Throttle(Section):
+    """How often passwords may be guessed. Attempts are counted in the database, for all replicas together."""
+
+    account_free_attempts: int = Field(
+        default=10, ge=1, le=1_000_000, description="Attempts at one account before each must wait."
+    )
+    source_free_attempts: int = Field(
+        default=100, ge=1, le=1_000_000, description="Attempts from one IPv4 address or IPv6 /64 before each must wait."
+    )
+    device_free_attempts: int = Field(
+        default=10, ge=1, le=1_000_000, description="Attempts from a device that logged in before; counted apart."
+    )
+    decay_seconds: float = Field(default=600, ge=1, le=86_400, description="One attempt is forgotten after so long.")
+    base_delay_seconds: float = Field(
+        default=1, gt=0, le=3600, description="The first wait; each further attempt doubles it."
+    )
+    max_delay_seconds: float = Field(default=900, gt=0, le=86_400, description="The longest wait.")
+
+
 class Auth(Section):
     """Tokens, passwords and registration."""
 
@@ -205,7 +247,14 @@ class Auth(Section):
         default=None,
         description="Keyed into every password hash; 16 characters or more. Lost: no password verifies any more.",
     )
+    password_blocklist_file: str | None = Field(
+        default=None, min_length=1, description="Passwords and words to refuse besides, one a line, UTF-8."
+    )
+    device_token_days: float = Field(
+        default=180, gt=0, le=3650, description="How long a device that logged in is known, and throttled apart."
+    )
     argon2: Argon2 = Argon2()
+    throttle: Throttle = Throttle()
 
     @property
     def revocation_window_seconds(self) -> int:

@@ -34,6 +34,9 @@ class Metrics:
         self.jobs = JobMetrics(self.registry)
         self._logins = self._counter("gatelodge_logins", "Logins by outcome.", "outcome")
         self._refreshes = self._counter("gatelodge_refreshes", "Uses of refresh tokens by outcome.", "outcome")
+        self._attempts_refused = self._counter(
+            "gatelodge_password_attempts_refused", "Attempts at passwords that came too soon.", "scope"
+        )
         self._registrations = self._counter("gatelodge_registrations", "Registrations by outcome.", "outcome")
         self._crashes = self._counter("gatelodge_background_task_crashes", "Crashes of background tasks.", "task")
         self._health = Gauge(
@@ -78,6 +81,10 @@ class Metrics:
     def refresh(self, outcome: str) -> None:
         """Count the use of a refresh token by how it ended."""
         self._refreshes.labels(outcome).inc()
+
+    def attempt_refused(self, scope: str) -> None:
+        """Count an attempt at a password that the throttle refused: for its account, source or device."""
+        self._attempts_refused.labels(scope).inc()
 
     def registration(self, outcome: str) -> None:
         """Count a registration, in words that tell nobody who has an account."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from service.auth.sessions.model import Grant
 from service.auth.sessions.statements import FIND_HASH, HOLD_USER, INSERT
-from service.events.model import SessionStarted
+from service.auth.statements import CHANGE_PASSWORD
+from service.events.model import SessionStarted, UserPasswordSet
 from service.users.model import UserId, UserState
 
 if TYPE_CHECKING:
@@ -48,8 +49,12 @@ class Opening:
         self._new_id = new_id
         self._terms = terms
 
-    async def __call__(self, user_id: UUID, device: Device, *, verified: str) -> Grant | None:
+    async def __call__(
+        self, user_id: UUID, device: Device, *, verified: str, replacement: str | None = None
+    ) -> Grant | None:
         """Open a session for whoever gave the password that `verified` is the hash of.
+
+        A `replacement` takes the place of that hash, in the same transaction.
 
         None: meanwhile the user went, may not log in any more, or has another hash. Nothing is changed then.
         """
@@ -62,6 +67,8 @@ class Opening:
             user = await HOLD_USER.optional(conn, user_id=user_id)
             stored = await FIND_HASH.optional(conn, user_id=user_id)
             if user is None or stored is None or not may_log_in(user) or not _same(stored.hash, verified):
+                return None
+            if replacement is not None and not await self._replace(conn, user_id, verified, replacement):
                 return None
             await INSERT.execute(
                 conn,
@@ -85,6 +92,13 @@ class Opening:
             UserId(user_id), session_id=session_id, roles=user.roles, version=user.token_version, until=expire_time
         )
         return Grant(session_id, expire_time, access, first)
+
+    async def _replace(self, conn: Connection, user_id: UUID, verified: str, replacement: str) -> bool:
+        """Replace the hash, unless another login has done so meanwhile."""
+        if not await CHANGE_PASSWORD.execute(conn, user_id=user_id, old_hash=verified, new_hash=replacement):
+            return False
+        await self._journal.record(conn, UserPasswordSet(user_id, must_change=False))
+        return True
 
 
 def may_log_in(user: HeldUserRow) -> bool:

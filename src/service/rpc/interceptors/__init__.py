@@ -14,8 +14,6 @@ from service.rpc.interceptors.tracing import Tracing
 from service.rpc.interceptors.validation import Validation
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import TracerProvider
-
     from service.rpc.inflight import InFlight
     from service.rpc.interceptors.access import Authenticate
     from service.rpc.interceptors.layer import Layer
@@ -37,8 +35,8 @@ __all__ = [
 
 def chain(
     *,
-    tracer_provider: TracerProvider | None,
-    sampling_ratio: float,
+    tracing: Tracing,
+    request_id: RequestId,
     metrics: RpcMetrics,
     max_message_bytes: int,
     inflight: InFlight,
@@ -49,8 +47,8 @@ def chain(
     """Return the interceptors, outermost first.
 
     Args:
-        tracer_provider: where spans go; None turns tracing off.
-        sampling_ratio: the share of calls without a ``traceparent`` to trace, 0 to 1.
+        tracing: the tracing interceptor.
+        request_id: the one that makes each call known.
         metrics: where measurements go.
         max_message_bytes: the largest request.
         inflight: counts calls and ends them; shared with the drain.
@@ -61,9 +59,9 @@ def chain(
     """
     return (
         # Outermost, so that every refusal has a span.
-        Tracing(provider=tracer_provider, ratio=sampling_ratio),
+        tracing,
         # Next, so that every line, error and trailer has the id.
-        RequestId(),
+        request_id,
         # Outside of errors, so that it sees the final code.
         AccessLog(metrics=metrics),
         # Outside of everything that can raise.

@@ -9,6 +9,7 @@ import uuid_utils
 
 from service import call
 from service.rpc.interceptors.layer import Context, Layer, Serve
+from service.rpc.source import Sources
 from service.rpc.status import REQUEST_ID_KEY
 
 if TYPE_CHECKING:
@@ -35,17 +36,24 @@ class RequestId(Layer):
 
     Args:
         new_id: makes ids.
+        source: tells where a call comes from.
 
     """
 
-    def __init__(self, *, new_id: Callable[[], str] = new_request_id) -> None:
+    def __init__(
+        self,
+        *,
+        new_id: Callable[[], str] = new_request_id,
+        source: Callable[[Context], str] = Sources(),  # noqa: B008 - it keeps nothing
+    ) -> None:
         super().__init__()
         self._new_id = new_id
+        self._source = source
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
         request_id = self._accepted(context) or self._new_id()
-        call.enter(call.Call(request_id, method.name, context.peer(), _user_agent(context)))
+        call.enter(call.Call(request_id, method.name, self._source(context), _user_agent(context)))
         metadata = ((REQUEST_ID_KEY, request_id),)
         context.set_trailing_metadata(metadata)
         if method.server_streaming and method.known:
