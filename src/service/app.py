@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gatelodge.access.v1 import roles_pb2_grpc
 from gatelodge.auth.v1 import auth_pb2_grpc, tokens_pb2_grpc
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
@@ -37,11 +38,19 @@ from service.info.servicer import InfoServicer
 from service.jobs import Job, Jobs
 from service.operations import prepare_schema
 from service.paging import PageTokens, derived_key
+from service.roles.catalogue import Catalogue
+from service.roles.expiry import Expiry
+from service.roles.grants import Grants
+from service.roles.guard import Guard
+from service.roles.in_force import RolesInForce
+from service.roles.roles import Roles
+from service.roles.servicer import RoleServicer
 from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
 from service.rpc.interceptors import Idempotency, chain
+from service.rpc.methods import permissions
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
 from service.supervisor import Supervisor
@@ -55,10 +64,11 @@ from service.users.listing import Listing
 from service.users.servicer import UserServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     import grpc.aio
 
+    from service.access import Principal
     from service.auth.hashing import Hasher
     from service.auth.keys import KeyRing
     from service.build import Build
@@ -111,6 +121,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             database=database,
             journal=Journal(new_id=uuid7),
             answers=answers,
+            guard=Guard(),
             clock=clock,
             retention=timedelta(days=settings.users.retention_days),
         )
@@ -137,6 +148,10 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             info=InfoServicer(build=build, start_time=clock()),
         )
 
+        services |= _role_service(services, database, tokens, clock)
+        in_force = RolesInForce(database=database, record=record, feed=feed)
+        await in_force.load()
+
         # The server around them.
         board = HealthBoard(services, on_change=metrics.health)
         inflight = InFlight(max_calls=settings.server.max_concurrent_calls, max_streams=settings.server.max_streams)
@@ -147,7 +162,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             max_message_bytes=settings.server.max_message_bytes,
             inflight=inflight,
             default_deadline=settings.server.default_deadline_seconds,
-            authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
+            authenticate=_authenticate(TokenVerifier(terms=terms, keys=keys, clock=clock), in_force),
             idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
         )
         server = build_server(interceptors, options.transport(settings.server))
@@ -160,6 +175,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             "readiness", Readiness(probe=partial(database.ping, within=_PING_SECONDS), tell=board.set_ready).run
         )
         tasks.spawn("events", feed.run)
+        tasks.spawn("roles", in_force.keep)
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
@@ -209,7 +225,7 @@ def _accounts(settings: Settings, database: Database, hasher: Hasher, metrics: M
 
 def _services(
     *, users: UserServicer, auth: AuthServicer, tokens: TokenServicer, events: EventServicer, info: InfoServicer
-) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
+) -> dict[str, Callable[[grpc.aio.Server], None]]:
     """Return by its full name what adds each service to a server."""
     return {
         "gatelodge.users.v1.UserService": partial(users_pb2_grpc.add_UserServiceServicer_to_server, users),
@@ -218,6 +234,31 @@ def _services(
         "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
+
+
+def _role_service(
+    others: Iterable[str], database: Database, tokens: PageTokens, clock: Clock
+) -> dict[str, Callable[[grpc.aio.Server], None]]:
+    """Return the service that knows what all of them need."""
+    name = "gatelodge.access.v1.RoleService"
+    catalogue = Catalogue(permissions((*others, name)))
+    journal = Journal(new_id=uuid7)
+    servicer = RoleServicer(
+        roles=Roles(database=database, journal=journal, catalogue=catalogue, tokens=tokens, clock=clock),
+        grants=Grants(database=database, journal=journal, guard=Guard(), clock=clock, expire=Expiry(journal=journal)),
+        catalogue=catalogue,
+    )
+    return {name: partial(roles_pb2_grpc.add_RoleServiceServicer_to_server, servicer)}
+
+
+def _authenticate(verify: Callable[[str], Principal], in_force: RolesInForce) -> Callable[[str], Principal]:
+    """Return what tells by a token who calls and what they may do now."""
+
+    def authenticate(token: str) -> Principal:
+        principal = verify(token)
+        return replace(principal, permissions=in_force.permissions_of(principal.roles))
+
+    return authenticate
 
 
 def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention) -> tuple[Job, ...]:
