@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -10,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gatelodge.access.v1 import roles_pb2_grpc
-from gatelodge.auth.v1 import auth_pb2_grpc, tokens_pb2_grpc
+from gatelodge.auth.v1 import auth_pb2_grpc, sessions_pb2_grpc, tokens_pb2_grpc
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
@@ -25,6 +26,14 @@ from service.auth.passwords import PasswordPolicy
 from service.auth.profile import Profile
 from service.auth.sealing import Seal, derive
 from service.auth.servicer import AuthServicer, TokenServicer
+from service.auth.sessions.ending import Ending
+from service.auth.sessions.listing import SessionListing
+from service.auth.sessions.logout import Logout
+from service.auth.sessions.opening import Opening
+from service.auth.sessions.refresh_tokens import RefreshTokens
+from service.auth.sessions.refreshing import Refreshing
+from service.auth.sessions.retention import SessionRetention
+from service.auth.sessions.servicer import SessionServicer
 from service.auth.tokens import TokenIssuer, TokenVerifier
 from service.build import this_build
 from service.clock import system_clock
@@ -39,7 +48,6 @@ from service.jobs import Job, Jobs
 from service.operations import prepare_schema
 from service.paging import PageTokens, derived_key
 from service.roles.catalogue import Catalogue
-from service.roles.expiry import Expiry
 from service.roles.grants import Grants
 from service.roles.guard import Guard
 from service.roles.in_force import RolesInForce
@@ -64,7 +72,7 @@ from service.users.listing import Listing
 from service.users.servicer import UserServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     import grpc.aio
 
@@ -117,18 +125,30 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         terms = options.terms(settings.auth)
         policy = PasswordPolicy(settings.auth.password_min_length)
         directory = Directory(database=database, new_id=uuid7)
+        ending = Ending(journal=Journal(new_id=uuid7), clock=clock, terms=options.session_terms(settings.auth))
         lifecycle = Lifecycle(
             database=database,
             journal=Journal(new_id=uuid7),
             answers=answers,
             guard=Guard(),
+            end_all=ending.end_all,
             clock=clock,
             retention=timedelta(days=settings.users.retention_days),
         )
         tokens = PageTokens(derived_key(master_secret, "page-tokens"))
         accounts = _accounts(settings, database, hasher, metrics)
         issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
-        login = Login(database=database, hasher=hasher, issuer=issuer, new_id=uuid7, count=metrics.login)
+        sessions = _sessions(
+            settings,
+            database,
+            ending=ending,
+            issuer=issuer,
+            tokens=tokens,
+            refresh_key=derive(master_secret, "gatelodge/refresh-tokens/v1"),
+            metrics=metrics,
+            clock=clock,
+        )
+        login = Login(database=database, hasher=hasher, opening=sessions.opening, count=metrics.login)
         record = Record(database=database)
         retention = Retention(record=record, clock=clock, keep=timedelta(days=settings.events.retention_days))
         feed = Feed(record=record)
@@ -142,15 +162,22 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
                 explainer=LoginExplainer(database=database, directory=directory),
                 policy=policy,
             ),
-            auth=AuthServicer(accounts=accounts, login=login, profile=Profile(directory=directory), policy=policy),
+            auth=AuthServicer(
+                accounts=accounts,
+                login=login,
+                refreshing=sessions.refreshing,
+                logout=sessions.logout,
+                profile=Profile(directory=directory),
+                policy=policy,
+            ),
+            sessions=SessionServicer(listing=sessions.listing, logout=sessions.logout),
             tokens=TokenServicer(keys=keys),
             events=EventServicer(record=record, feed=feed, master_secret=master_secret),
             info=InfoServicer(build=build, start_time=clock()),
+            roles=partial(_roles, database=database, ending=ending, tokens=tokens, clock=clock),
         )
 
-        services |= _role_service(services, database, tokens, clock)
-        in_force = RolesInForce(database=database, record=record, feed=feed)
-        await in_force.load()
+        in_force = await _in_force(database, record, feed)
 
         # The server around them.
         board = HealthBoard(services, on_change=metrics.health)
@@ -179,7 +206,7 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
         runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
-        for job in _jobs(answers, lifecycle, retention):
+        for job in _jobs(answers, lifecycle, retention, sessions.retention):
             tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
@@ -223,32 +250,97 @@ def _accounts(settings: Settings, database: Database, hasher: Hasher, metrics: M
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """The rules of sessions."""
+
+    opening: Opening
+    refreshing: Refreshing
+    logout: Logout
+    listing: SessionListing
+    retention: SessionRetention
+
+
+def _sessions(
+    settings: Settings,
+    database: Database,
+    *,
+    ending: Ending,
+    issuer: TokenIssuer,
+    tokens: PageTokens,
+    refresh_key: bytes,
+    metrics: Metrics,
+    clock: Clock,
+) -> _Sessions:
+    terms = options.session_terms(settings.auth)
+    refresh_tokens = RefreshTokens(key=refresh_key, random=secrets.token_bytes)
+    return _Sessions(
+        opening=Opening(
+            database=database,
+            journal=Journal(new_id=uuid7),
+            ending=ending,
+            issuer=issuer,
+            refresh_tokens=refresh_tokens,
+            clock=clock,
+            new_id=uuid7,
+            terms=terms,
+        ),
+        refreshing=Refreshing(
+            database=database,
+            ending=ending,
+            issuer=issuer,
+            refresh_tokens=refresh_tokens,
+            clock=clock,
+            terms=terms,
+            count=metrics.refresh,
+        ),
+        logout=Logout(database=database, ending=ending, terms=terms, may_act_on=Guard().may_act_on),
+        listing=SessionListing(database=database, tokens=tokens, clock=clock, terms=terms),
+        retention=SessionRetention(database=database, clock=clock),
+    )
+
+
 def _services(
-    *, users: UserServicer, auth: AuthServicer, tokens: TokenServicer, events: EventServicer, info: InfoServicer
-) -> dict[str, Callable[[grpc.aio.Server], None]]:
-    """Return by its full name what adds each service to a server."""
-    return {
+    *,
+    users: UserServicer,
+    auth: AuthServicer,
+    sessions: SessionServicer,
+    tokens: TokenServicer,
+    events: EventServicer,
+    info: InfoServicer,
+    roles: Callable[[Catalogue], RoleServicer],
+) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
+    """Return by its full name what adds each service to a server. Roles know what permissions all of them need."""
+    roles_name = "gatelodge.access.v1.RoleService"
+    others = {
         "gatelodge.users.v1.UserService": partial(users_pb2_grpc.add_UserServiceServicer_to_server, users),
         "gatelodge.auth.v1.AuthService": partial(auth_pb2_grpc.add_AuthServiceServicer_to_server, auth),
+        "gatelodge.auth.v1.SessionService": partial(sessions_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
         "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),
         "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
+    servicer = roles(Catalogue(permissions((*others, roles_name))))
+    return others | {roles_name: partial(roles_pb2_grpc.add_RoleServiceServicer_to_server, servicer)}
 
 
-def _role_service(
-    others: Iterable[str], database: Database, tokens: PageTokens, clock: Clock
-) -> dict[str, Callable[[grpc.aio.Server], None]]:
-    """Return the service that knows what all of them need."""
-    name = "gatelodge.access.v1.RoleService"
-    catalogue = Catalogue(permissions((*others, name)))
+def _roles(
+    catalogue: Catalogue, *, database: Database, ending: Ending, tokens: PageTokens, clock: Clock
+) -> RoleServicer:
     journal = Journal(new_id=uuid7)
-    servicer = RoleServicer(
+    expire = ending.expire_access_tokens
+    return RoleServicer(
         roles=Roles(database=database, journal=journal, catalogue=catalogue, tokens=tokens, clock=clock),
-        grants=Grants(database=database, journal=journal, guard=Guard(), clock=clock, expire=Expiry(journal=journal)),
+        grants=Grants(database=database, journal=journal, guard=Guard(), clock=clock, expire=expire),
         catalogue=catalogue,
     )
-    return {name: partial(roles_pb2_grpc.add_RoleServiceServicer_to_server, servicer)}
+
+
+async def _in_force(database: Database, record: Record, feed: Feed) -> RolesInForce:
+    """Return what roles allow, complete."""
+    in_force = RolesInForce(database=database, record=record, feed=feed)
+    await in_force.load()
+    return in_force
 
 
 def _authenticate(verify: Callable[[str], Principal], in_force: RolesInForce) -> Callable[[str], Principal]:
@@ -261,11 +353,12 @@ def _authenticate(verify: Callable[[str], Principal], in_force: RolesInForce) ->
     return authenticate
 
 
-def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention) -> tuple[Job, ...]:
+def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention, sessions: SessionRetention) -> tuple[Job, ...]:
     """Return what is done now and then, once in the whole cluster."""
     return (
         Job("events.prune", timedelta(hours=6), retention.prune),
         Job("idempotency.prune", timedelta(minutes=10), answers.prune),
+        Job("sessions.prune", timedelta(hours=1), sessions.prune),
         Job("users.purge", timedelta(hours=1), lifecycle.purge),
     )
 

@@ -72,6 +72,8 @@ class Call:
     """Full name without the leading slash: ``gatelodge.users.v1.UserService/GetUser``."""
     source: str = ""
     """The peer's address as gRPC gives it, ``ipv4:127.0.0.1:5000``."""
+    user_agent: str = ""
+    """The caller's ``user-agent``: printable, at most 256 characters, proof of nothing."""
     deadline: float | None = None
     """When the work must be done, on the ``time.monotonic`` clock, seconds. None: no deadline (streams)."""
     principal: Principal | None = None

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from service.auth.hashing import Argon2Parameters, Hasher
+from service.auth.sessions.model import SessionTerms
 from service.auth.tokens import TokenTerms
 from service.db.lending import PoolOptions
 from service.rpc.server import Transport
@@ -54,6 +55,16 @@ def transport(settings: Server) -> Transport:
 def terms(settings: Auth) -> TokenTerms:
     """Return who issues tokens, for whom and for how long."""
     return TokenTerms(settings.issuer, settings.audience, timedelta(seconds=settings.access_token_ttl_seconds))
+
+
+def session_terms(settings: Auth) -> SessionTerms:
+    """Return how long sessions go on, and how many of them."""
+    return SessionTerms(
+        lifetime=timedelta(days=settings.session_lifetime_days),
+        idle=timedelta(days=settings.session_idle_days),
+        grace=timedelta(seconds=settings.refresh_grace_seconds),
+        most=settings.max_sessions_per_user,
+    )
 
 
 def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:

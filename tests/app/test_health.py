@@ -21,6 +21,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 SERVICES = {
     "gatelodge.access.v1.RoleService",
     "gatelodge.auth.v1.AuthService",
+    "gatelodge.auth.v1.SessionService",
     "gatelodge.auth.v1.TokenService",
     "gatelodge.events.v1.EventService",
     "gatelodge.info.v1.InfoService",

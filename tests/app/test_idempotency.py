@@ -368,7 +368,10 @@ async def frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 # --- the mechanism is everyone's -------------------------------------------------------------------------------------
 
-WITHOUT = {"gatelodge.auth.v1.AuthService/Login": "its answer is a secret, and a repeat is harmless"}
+WITHOUT = {
+    "gatelodge.auth.v1.AuthService/Login": "its answer is a secret, and a repeat is harmless",
+    "gatelodge.auth.v1.AuthService/Refresh": "its answer is a secret, and a repeat gets the same successor",
+}
 
 
 def mutations() -> list[str]:

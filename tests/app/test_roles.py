@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 from gatelodge.access.v1 import access_pb2, roles_pb2
+from gatelodge.auth.v1 import auth_pb2
 from gatelodge.events.v1 import events_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf import descriptor_pool
@@ -241,6 +242,16 @@ async def test_a_grant_and_a_revocation_change_the_user_and_end_their_access_tok
     assert dead == [{"version": version, "reason": "roles_changed"} for version in (2, 3, 4)]
     assert await events(client, "role.granted") == [(ada.user_id, {"role": role}) for role in ("desk", "audit")]
     assert await events(client, "role.revoked") == [(ada.user_id, {"role": "desk"})]
+
+
+async def test_after_a_grant_a_refresh_brings_a_token_with_the_role(client: Client, root: Login) -> None:
+    await make_role(client, root, "reader", "users.read")
+    ada = await client.user()
+    await granted(client, root, ada.user_id, "reader")
+    answer = await client.auth.Refresh(auth_pb2.RefreshRequest(refresh_token=ada.refresh_token))
+    refreshed = Login(ada.user_id, answer.access_token)
+    listed = await let_in(lambda: client.users.ListUsers(users_pb2.ListUsersRequest(), metadata=refreshed.metadata))
+    assert len(listed.users) == 2
 
 
 async def test_granting_what_is_held_and_revoking_what_is_not_change_nothing(client: Client, root: Login) -> None:

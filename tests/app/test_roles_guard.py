@@ -12,6 +12,7 @@ import grpc.aio
 import psycopg
 import pytest
 from gatelodge.access.v1 import roles_pb2
+from gatelodge.auth.v1 import sessions_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 from tests.app.client import Client, Failure, Login, failure, taken_apart
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 
     from tests.app.conftest import SettingsFor
 
-OPERATOR = ("users.read", "users.update", "users.disable", "users.delete", "users.erase", "roles.manage", "roles.grant")
+OPERATOR = (
+    "users.read",
+    "users.update",
+    "users.disable",
+    "users.delete",
+    "users.erase",
+    "sessions.revoke",
+    "roles.manage",
+    "roles.grant",
+)
 """All an operator needs to try: without ``events.read``, and no administrator."""
 
 
@@ -90,16 +100,18 @@ async def test_no_role_is_made_or_widened_beyond_what_one_holds(client: Client, 
 # --- overpowering ----------------------------------------------------------------------------------------------------
 
 
-def actions(client: Client, user_id: str) -> dict[str, Callable[[Login], Any]]:
+def actions(client: Client, user: Login) -> dict[str, Callable[[Login], Any]]:
     """Return what an operator may do to a user, in an order in which each can be done."""
     mask = FieldMask(paths=["email"])
     address = users_pb2.User(email="taken.over@example.com")
-    update = users_pb2.UpdateUserRequest(user_id=user_id, user=address, update_mask=mask)
+    update = users_pb2.UpdateUserRequest(user_id=user.user_id, user=address, update_mask=mask)
+    session = sessions_pb2.RevokeSessionRequest(user_id=user.user_id, session_id=user.session_id)
     calls: dict[str, Callable[[Login], Any]] = {
-        "UpdateUser": lambda by: client.users.UpdateUser(update, metadata=by.metadata)
+        "RevokeSession": lambda by: client.sessions.RevokeSession(session, metadata=by.metadata),
+        "UpdateUser": lambda by: client.users.UpdateUser(update, metadata=by.metadata),
     }
     for name in ("DisableUser", "EnableUser", "DeleteUser", "UndeleteUser", "EraseUser"):
-        request = getattr(users_pb2, f"{name}Request")(user_id=user_id)
+        request = getattr(users_pb2, f"{name}Request")(user_id=user.user_id)
         calls[name] = lambda by, name=name, request=request: getattr(client.users, name)(request, metadata=by.metadata)  # type: ignore[misc]  # defaults bind the loop's values
     return calls
 
@@ -110,17 +122,24 @@ async def test_nobody_acts_on_a_user_who_holds_more_than_they(
 ) -> None:
     target = await client.user()
     await granted(client, root, target.user_id, role)
-    for name, act in actions(client, target.user_id).items():
-        before = await client.sql("SELECT * FROM users WHERE id = %s::uuid", target.user_id)
+    for name, act in actions(client, target).items():
+        before = await state(client, target)
         assert_lacks(await failure(act(operator)), lacks)
-        assert await client.sql("SELECT * FROM users WHERE id = %s::uuid", target.user_id) == before, name
+        assert await state(client, target) == before, name
         await act(root)
+
+
+async def state(client: Client, user: Login) -> list[Any]:
+    return [
+        await client.sql(f"SELECT * FROM {table} WHERE {key} = %s::uuid", user.user_id)
+        for table, key in (("users", "id"), ("sessions", "user_id"))
+    ]
 
 
 async def test_who_holds_as_much_may_act_on_a_user(client: Client, root: Login, operator: Login) -> None:
     target = await client.user()
     await granted(client, root, target.user_id, "reader")
-    for act in actions(client, target.user_id).values():
+    for act in actions(client, target).values():
         await act(operator)
     assert await client.sql("SELECT 1 FROM users WHERE id = %s::uuid", target.user_id) == []
 

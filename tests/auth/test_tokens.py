@@ -20,6 +20,7 @@ from service.errors import CredentialsInvalid
 from service.users.model import UserId
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
+NEVER = datetime.max.replace(tzinfo=UTC)
 TERMS = TokenTerms(issuer="https://id.example", audience="internal", lifetime=timedelta(minutes=15))
 USER = UserId(UUID(int=1))
 
@@ -37,7 +38,7 @@ class World:
         self.verify = TokenVerifier(terms=TERMS, keys=ring, clock=lambda: self.now)
 
     def token(self) -> str:
-        return self.issuer.issue(USER, session_id=UUID(int=2), roles=["admin"]).text
+        return self.issuer.issue(USER, session_id=UUID(int=2), roles=["admin"], version=1, until=NEVER).text
 
     def forge(self, claims: dict[str, Any] | None = None, headers: dict[str, Any] | None = None) -> str:
         """Sign, with the real key, a token that differs from a good one."""
@@ -57,7 +58,7 @@ def test_a_token_says_what_rfc_9068_asks_for(world: World) -> None:
     token = world.token()
     claims = jwt.decode(token, options={"verify_signature": False})
     assert jwt.get_unverified_header(token) == {"alg": "ES256", "typ": "at+jwt", "kid": world.key.public.kid}
-    assert set(claims) == {"iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "client_id", "roles"}
+    assert set(claims) == {"iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "ver", "client_id", "roles"}
     assert claims["exp"] - claims["iat"] == 900
 
 
@@ -154,4 +155,4 @@ def test_every_bad_token_is_refused_with_the_same_words(world: World, attack: Ca
 
 def test_a_key_never_prints(world: World) -> None:
     assert "private" not in repr(world.key).lower()
-    assert "eyJ" not in repr(world.issuer.issue(USER, session_id=UUID(int=2), roles=[]))
+    assert "eyJ" not in repr(world.issuer.issue(USER, session_id=UUID(int=2), roles=[], version=1, until=NEVER))

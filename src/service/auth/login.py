@@ -1,4 +1,4 @@
-"""Login: an email and a password for an access token, with one answer for every way it can fail."""
+"""Login: an email and a password for a session and its tokens, with one answer for every way it can fail."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from service.users.model import UserId, UserState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
-    from service.auth.hashing import Hasher
+    from service.auth.hashing import Hasher, Verdict
     from service.auth.passwords import Password
-    from service.auth.tokens import AccessToken, TokenIssuer
+    from service.auth.sessions.model import Device, Grant
+    from service.auth.sessions.opening import Opening
     from service.db import Database
     from service.users.model import Email
 
 _log = structlog.get_logger("gatelodge.auth")
 
+_CHECKS = 2
+"""How often a password is checked when its hash changes meanwhile: another login may have brought it up to date."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """Who logged in, and the token that says so."""
+    """Who logged in, and what they get."""
 
     user_id: UserId
-    token: AccessToken
+    grant: Grant
 
 
 class Login:
@@ -44,17 +47,15 @@ class Login:
         *,
         database: Database,
         hasher: Hasher,
-        issuer: TokenIssuer,
-        new_id: Callable[[], UUID],
+        opening: Opening,
         count: Callable[[str], None],
     ) -> None:
         self._database = database
         self._hasher = hasher
-        self._issuer = issuer
-        self._new_id = new_id
+        self._opening = opening
         self._count = count
 
-    async def __call__(self, email: Email, password: Password) -> LoggedIn:
+    async def __call__(self, email: Email, password: Password, device: Device) -> LoggedIn:
         """Log a user in.
 
         Raises:
@@ -62,17 +63,27 @@ class Login:
             Overloaded: too many passwords are being checked.
 
         """
+        outcome = "refused"
+        for _ in range(_CHECKS):
+            found, verdict = await self._check(email, password)
+            outcome = _outcome(found, matches=verdict.matches)
+            if found is None or found.hash is None or outcome != "success":
+                break
+            grant = await self._opening(found.id, device, verified=found.hash)
+            if grant is not None:
+                self._count(outcome)
+                if verdict.outdated:
+                    await self._rehash(found, password)
+                return LoggedIn(UserId(found.id), grant)
+            outcome = "refused"
+        self._count(outcome)
+        raise LoginFailed
+
+    async def _check(self, email: Email, password: Password) -> tuple[CandidateRow | None, Verdict]:
+        """Return whom the address belongs to, if anyone, and what is to be said of the password; always one hash."""
         canonical = email.canonical
         found = await self._database.read(lambda conn: FIND_CANDIDATE.optional(conn, email_canonical=canonical))
-        verdict = await self._hasher.verify(password, found.hash if found else None)
-        outcome = _outcome(found, matches=verdict.matches)
-        self._count(outcome)
-        if found is None or outcome != "success":
-            raise LoginFailed
-        if verdict.outdated:
-            await self._rehash(found, password)
-        user_id = UserId(found.id)
-        return LoggedIn(user_id, self._issuer.issue(user_id, session_id=self._new_id(), roles=found.roles))
+        return found, await self._hasher.verify(password, found.hash if found else None)
 
     async def _rehash(self, found: CandidateRow, password: Password) -> None:
         """Bring the stored hash to today's parameters. A login does not fail because this could not be done now."""

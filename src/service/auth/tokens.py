@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import jwt
 
@@ -13,7 +14,6 @@ from service.errors import CredentialsInvalid
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime, timedelta
-    from uuid import UUID
 
     from service.auth.keys import KeyRing, PublicKey
     from service.clock import Clock
@@ -25,7 +25,7 @@ CLIENT_ID = "gatelodge"
 LEEWAY_SECONDS = 5
 """How far the clocks of issuer and verifier may be apart."""
 MAX_TOKEN_CHARACTERS = 8192
-_REQUIRED = ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "client_id"]
+_REQUIRED = ["iss", "aud", "sub", "exp", "iat", "nbf", "jti", "sid", "ver", "client_id"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -54,10 +54,12 @@ class TokenIssuer:
         self._clock = clock
         self._new_id = new_id
 
-    def issue(self, user_id: UserId, *, session_id: UUID, roles: Iterable[str]) -> AccessToken:
-        """Return a token for a user's session."""
+    def issue(
+        self, user_id: UserId, *, session_id: UUID, roles: Iterable[str], version: int, until: datetime
+    ) -> AccessToken:
+        """Return a token for a user's session, of the user's token version; it does not outlive the session's end."""
         now = self._clock()
-        expire_time = (now + self._terms.lifetime).replace(microsecond=0)
+        expire_time = min(now + self._terms.lifetime, until).replace(microsecond=0)
         claims = {
             "iss": self._terms.issuer,
             "aud": self._terms.audience,
@@ -67,6 +69,7 @@ class TokenIssuer:
             "nbf": int(now.timestamp()),
             "jti": str(self._new_id()),
             "sid": str(session_id),
+            "ver": version,
             "client_id": CLIENT_ID,
             "roles": sorted(roles),
         }
@@ -93,7 +96,12 @@ class TokenVerifier:
         try:
             claims = self._claims(token)
             self._check_times(claims)
-            return Principal(subject=_text(claims["sub"]), roles=_roles(claims.get("roles", [])))
+            return Principal(
+                subject=_text(claims["sub"]),
+                roles=_roles(claims.get("roles", [])),
+                session_id=UUID(_text(claims["sid"])),
+                token_version=_number(claims["ver"]),
+            )
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise CredentialsInvalid from error
 

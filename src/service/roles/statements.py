@@ -49,12 +49,6 @@ class NameRow(NamedTuple):
     name: str
 
 
-class VersionRow(NamedTuple):
-    """A user's token version after a change."""
-
-    token_version: int
-
-
 class GrantedRow(NamedTuple):
     """A user's roles after a change, and the user's version."""
 
@@ -173,14 +167,6 @@ SET_HELD = Statement(
     """,
     row=GrantedRow,
     params={"user_id": UUID, "roles": list[str], "update_time": datetime},
-    missing=UserNotFound,
-)
-
-EXPIRE_TOKENS = Statement(
-    "roles.expire_tokens",
-    "UPDATE users SET token_version = token_version + 1 WHERE id = %(user_id)s RETURNING token_version",
-    row=VersionRow,
-    params={"user_id": UUID},
     missing=UserNotFound,
 )
 

@@ -154,6 +154,19 @@ class Auth(Section):
     issuer: str = Field(default="gatelodge", min_length=1, max_length=256, description="`iss` of access tokens.")
     audience: str = Field(default="gatelodge", min_length=1, max_length=256, description="`aud` of access tokens.")
     access_token_ttl_seconds: int = Field(default=900, ge=30, le=86_400, description="Life of an access token.")
+    session_lifetime_days: float = Field(
+        default=30, gt=0, le=3650, description="Life of a session, however much it is used."
+    )
+    session_idle_days: float = Field(default=7, gt=0, le=3650, description="A session not refreshed for so long ends.")
+    refresh_grace_seconds: float = Field(
+        default=10,
+        ge=0,
+        le=300,
+        description="How long a used refresh token gets the same successor again; after that it ends its session.",
+    )
+    max_sessions_per_user: int = Field(
+        default=100, ge=1, le=10_000, description="Sessions of one user; a login beyond that ends the oldest."
+    )
     master_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
         default=None,
         description="Encrypts the signing keys at rest; 32 characters or more. None: one is made under `var/`, "

@@ -33,6 +33,7 @@ class Metrics:
         self.registry.register(self.rpc)
         self.jobs = JobMetrics(self.registry)
         self._logins = self._counter("gatelodge_logins", "Logins by outcome.", "outcome")
+        self._refreshes = self._counter("gatelodge_refreshes", "Uses of refresh tokens by outcome.", "outcome")
         self._registrations = self._counter("gatelodge_registrations", "Registrations by outcome.", "outcome")
         self._crashes = self._counter("gatelodge_background_task_crashes", "Crashes of background tasks.", "task")
         self._health = Gauge(
@@ -58,6 +59,10 @@ class Metrics:
     def login(self, outcome: str) -> None:
         """Count a login by how it ended, in words that tell nobody who has an account."""
         self._logins.labels(outcome).inc()
+
+    def refresh(self, outcome: str) -> None:
+        """Count the use of a refresh token by how it ended."""
+        self._refreshes.labels(outcome).inc()
 
     def registration(self, outcome: str) -> None:
         """Count a registration, in words that tell nobody who has an account."""

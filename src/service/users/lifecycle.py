@@ -16,8 +16,9 @@ from service.users.model import User, UserState
 from service.users.statements import ERASE, PURGE, SAVE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
+    from uuid import UUID
 
     from service.access import Principal
     from service.clock import Clock
@@ -47,7 +48,11 @@ class Changes:
 
 
 class Lifecycle:
-    """Changes users. `retention` is how long a deleted one can be undeleted."""
+    """Changes users.
+
+    `retention` is how long a deleted one can be undeleted. `end_all` ends, in the transaction it is given, all sessions
+    and tokens of a user, for a reason in one word.
+    """
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class Lifecycle:
         journal: Journal,
         answers: Answers,
         guard: Guard,
+        end_all: Callable[[Connection, UUID, str], Awaitable[object]],
         clock: Clock,
         retention: timedelta,
     ) -> None:
@@ -63,6 +69,7 @@ class Lifecycle:
         self._journal = journal
         self._answers = answers
         self._guard = guard
+        self._end_all = end_all
         self._clock = clock
         self._retention = retention
 
@@ -84,17 +91,18 @@ class Lifecycle:
         return await self._change(user_id, etag, alter, _updated, by)
 
     async def disable(self, user_id: UserId, *, reason: str, etag: str, by: Principal) -> User:
-        """Stop a user from logging in. Raises `EtagMismatch`, `UserNotFound`."""
+        """Stop a user from logging in, and end all their sessions. Raises `EtagMismatch`, `UserNotFound`."""
         return await self._change(
             user_id,
             etag,
             lambda user: replace(_present(user), state=UserState.DISABLED, disable_reason=reason),
             lambda _, after: UserDisabled(after.id.value),
             by,
+            ends="disabled",
         )
 
     async def enable(self, user_id: UserId, *, etag: str, by: Principal) -> User:
-        """Let a user log in again. Raises `EtagMismatch`, `UserNotFound`."""
+        """Let a user log in again; no session is revived. Raises `EtagMismatch`, `UserNotFound`."""
         return await self._change(
             user_id,
             etag,
@@ -104,7 +112,9 @@ class Lifecycle:
         )
 
     async def delete(self, user_id: UserId, *, etag: str, by: Principal, allow_missing: bool = False) -> User | None:
-        """Delete a user softly (AIP-164). None: there was none to delete, and that is allowed (AIP-135).
+        """Delete a user softly (AIP-164), and end all their sessions.
+
+        None: there was none to delete, and that is allowed (AIP-135).
 
         Raises:
             EtagMismatch: as its name says.
@@ -124,12 +134,13 @@ class Lifecycle:
             after = replace(before, delete_time=now, purge_time=now + self._retention)
             await self._admit(conn, by, before, after)
             await self._journal.record(conn, UserDeleted(user_id.value))
+            await self._end_all(conn, user_id.value, "deleted")
             return await self._save(conn, after)
 
         return await self._database.transact(work)
 
     async def undelete(self, user_id: UserId, *, etag: str, by: Principal) -> User:
-        """Take a deletion back. Raises `UserNotDeleted`, `EtagMismatch`, `UserNotFound`."""
+        """Take a deletion back; no session is revived. Raises `UserNotDeleted`, `EtagMismatch`, `UserNotFound`."""
         return await self._change(user_id, etag, _undeleted, lambda _, after: UserUndeleted(after.id.value), by)
 
     async def erase(self, user_id: UserId, *, etag: str, by: Principal) -> None:
@@ -139,6 +150,7 @@ class Lifecycle:
             await hold(conn, user_id, etag)
             await self._guard.may_act_on(conn, by, user_id)
             await self._guard.keep_an_administrator(conn, user_id)
+            await self._end_all(conn, user_id.value, "erased")
             await ERASE.execute(conn, user_id=user_id.value)
             await self._answers.forget(conn, str(user_id))
             await self._journal.record(conn, UserErased(user_id.value))
@@ -168,8 +180,13 @@ class Lifecycle:
         alter: Callable[[User], User],
         told: Callable[[User, User], Event],
         by: Principal,
+        *,
+        ends: str = "",
     ) -> User:
-        """Change a user and write down what happened, in one transaction; a change of nothing is none."""
+        """Change a user and write down what happened, in one transaction; a change of nothing is none.
+
+        `ends`: the change ends all sessions, for this reason.
+        """
 
         async def work(conn: Connection) -> User:
             before = await hold(conn, user_id, etag)
@@ -178,6 +195,8 @@ class Lifecycle:
                 return before
             await self._admit(conn, by, before, after)
             await self._journal.record(conn, told(before, after))
+            if ends:
+                await self._end_all(conn, user_id.value, ends)
             return await self._save(conn, after)
 
         return await self._database.transact(work)

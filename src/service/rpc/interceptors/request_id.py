@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from service.rpc.methods import Method
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_USER_AGENT_CHARACTERS = 256
 
 
 def new_request_id() -> str:
@@ -44,7 +45,7 @@ class RequestId(Layer):
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
         request_id = self._accepted(context) or self._new_id()
-        call.enter(call.Call(request_id, method.name, context.peer()))
+        call.enter(call.Call(request_id, method.name, context.peer(), _user_agent(context)))
         metadata = ((REQUEST_ID_KEY, request_id),)
         context.set_trailing_metadata(metadata)
         if method.server_streaming and method.known:
@@ -57,3 +58,12 @@ class RequestId(Layer):
             if key == REQUEST_ID_KEY and isinstance(value, str) and _ACCEPTED.fullmatch(value):
                 return value
         return None
+
+
+def _user_agent(context: Context) -> str:
+    """Return what the caller says its software is. Raw HTTP/2 can carry any byte: none that does not print is kept."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent" and isinstance(value, str):
+            text = value[:_USER_AGENT_CHARACTERS]
+            return text if text.isprintable() else "".join(character for character in text if character.isprintable())
+    return ""
