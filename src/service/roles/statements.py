@@ -126,10 +126,11 @@ SAVE = Statement(
 
 DELETE = Command("roles.delete", "DELETE FROM roles WHERE name = %(name)s", params={"name": str})
 
-# Deleted users count: they can be undeleted.
+# Deleted users count: they can be undeleted. Counted, because for EXISTS the planner hopes to meet one soon, and reads
+# all users where there is none.
 IS_HELD = Statement(
     "roles.is_held",
-    "SELECT EXISTS (SELECT FROM users WHERE roles @> ARRAY[%(name)s]) AS yes",
+    "SELECT count(*) > 0 AS yes FROM users WHERE roles @> ARRAY[%(name)s]",
     row=YesRow,
     params={"name": str},
     not_null={"yes"},
@@ -192,7 +193,7 @@ LOCK_ADMINISTRATORS = Statement(
 
 HAS_OTHER_ADMINISTRATOR = Statement(
     "roles.has_other_administrator",
-    "SELECT EXISTS (SELECT FROM" + _ADMINISTRATORS + "AND users.id <> %(user_id)s) AS yes",
+    "SELECT count(*) > 0 AS yes FROM" + _ADMINISTRATORS + "AND users.id <> %(user_id)s",
     row=YesRow,
     params={"user_id": UUID},
     not_null={"yes"},
