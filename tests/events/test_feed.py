@@ -63,3 +63,12 @@ async def test_a_reader_alone_starts_the_feed_from_where_it_stands(feed: Feed, u
                     await anext(batches)
                 await conn.execute("INSERT INTO events (id, type) VALUES (gen_random_uuid(), %s)", (f"test.{round_}",))
                 assert await types_until(batches, f"test.{round_}") == [f"test.{round_}"]
+
+
+async def test_polling_rests_while_nobody_reads(feed: Feed) -> None:
+    async with aclosing(feed.watch(0, Filter())) as batches:
+        await anext(batches)
+        assert feed._wanted.is_set()
+    assert not feed._readers
+    assert not feed._live
+    assert not feed._wanted.is_set()

@@ -15,6 +15,7 @@ from service.events.journal import Journal
 from service.events.model import RoleUpdated
 from service.events.record import Record
 from service.roles.in_force import RolesInForce
+from service.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -31,13 +32,10 @@ def in_force(db: Database, *, clock: Callable[[], float] = lambda: 0.0, pause: f
 
 @asynccontextmanager
 async def kept(roles: RolesInForce) -> AsyncIterator[RolesInForce]:
-    tasks = [asyncio.ensure_future(roles._feed.run()), asyncio.ensure_future(roles.keep())]
-    try:
+    async with Supervisor(patience=0.5) as tasks:
+        tasks.spawn("events", roles._feed.run)
+        tasks.spawn("roles", roles.keep)
         yield roles
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def until(roles: RolesInForce, *expected: str, seconds: float = 5) -> None:
@@ -100,4 +98,4 @@ async def test_while_the_database_is_away_what_was_read_last_holds_and_then_chan
             await db.transact(lambda conn: define(conn, "events.read"))
             journal = Journal(new_id=uuid4)
             await db.transact(lambda conn: journal.record(conn, RoleUpdated(None, "desk", ())))
-            await until(roles, "events.read", seconds=10)
+            await until(roles, "events.read", seconds=30)
