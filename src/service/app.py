@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gatelodge.access.v1 import roles_pb2_grpc
 from gatelodge.auth.v1 import auth_pb2_grpc, keys_pb2_grpc, revocations_pb2_grpc, sessions_pb2_grpc, tokens_pb2_grpc
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
@@ -64,11 +65,18 @@ from service.info.servicer import InfoServicer
 from service.jobs import Job, Jobs
 from service.operations import prepare_schema
 from service.paging import PageTokens, derived_key
+from service.roles.catalogue import Catalogue
+from service.roles.grants import Grants
+from service.roles.guard import Guard
+from service.roles.in_force import RolesInForce
+from service.roles.roles import Roles
+from service.roles.servicer import RoleServicer
 from service.rpc.address import address
 from service.rpc.drain import drain
 from service.rpc.health import NOT_SERVING, REVOCATIONS, SERVING, HealthBoard
 from service.rpc.inflight import InFlight
 from service.rpc.interceptors import Idempotency, RequestId, Tracing, chain
+from service.rpc.methods import permissions
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
 from service.rpc.source import Sources
@@ -146,6 +154,7 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             database=database,
             journal=Journal(new_id=uuid7),
             answers=answers,
+            guard=Guard(),
             end_all=ending.end_all,
             clock=clock,
             retention=timedelta(days=settings.users.retention_days),
@@ -245,7 +254,10 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             ),
             events=EventServicer(record=record, feed=feed, root=root),
             info=InfoServicer(build=build, start_time=clock()),
+            roles=partial(_roles, database=database, ending=ending, tokens=tokens, clock=clock),
         )
+
+        in_force = await _in_force(database, record, feed)
 
         # The server around them.
         board = HealthBoard(services, apart=(REVOCATIONS,), on_change=metrics.health)
@@ -275,6 +287,7 @@ async def running(settings: Settings, *, clock: Clock | None = None) -> AsyncIte
             ).run,
         )
         tasks.spawn("events", feed.run)
+        tasks.spawn("roles", in_force.keep)
         tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
         tasks.spawn("signing-keys", KeyFollower(ring=keys, record=record, feed=feed).run)
         tasks.spawn("clock", shared_clock.follow)
@@ -404,7 +417,7 @@ def _sessions(
             terms=terms,
             count=metrics.refresh,
         ),
-        logout=Logout(database=database, ending=ending, terms=terms),
+        logout=Logout(database=database, ending=ending, terms=terms, may_act_on=Guard().may_act_on),
         listing=SessionListing(database=database, tokens=tokens, clock=clock, terms=terms),
         retention=SessionRetention(database=database, clock=clock),
         refresh_tokens=refresh_tokens,
@@ -483,9 +496,11 @@ def _services(
     revocations: RevocationServicer,
     events: EventServicer,
     info: InfoServicer,
+    roles: Callable[[Catalogue], RoleServicer],
 ) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
-    """Return by its full name what adds each service to a server."""
-    return {
+    """Return by its full name what adds each service to a server. Roles know what permissions all of them need."""
+    roles_name = "gatelodge.access.v1.RoleService"
+    others = {
         "gatelodge.users.v1.UserService": partial(users_pb2_grpc.add_UserServiceServicer_to_server, users),
         "gatelodge.auth.v1.AuthService": partial(auth_pb2_grpc.add_AuthServiceServicer_to_server, auth),
         "gatelodge.auth.v1.SessionService": partial(sessions_pb2_grpc.add_SessionServiceServicer_to_server, sessions),
@@ -499,6 +514,37 @@ def _services(
         "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
         "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
     }
+    servicer = roles(Catalogue(permissions((*others, roles_name))))
+    return others | {roles_name: partial(roles_pb2_grpc.add_RoleServiceServicer_to_server, servicer)}
+
+
+def _roles(
+    catalogue: Catalogue, *, database: Database, ending: Ending, tokens: PageTokens, clock: Clock
+) -> RoleServicer:
+    journal = Journal(new_id=uuid7)
+    expire = ending.expire_access_tokens
+    return RoleServicer(
+        roles=Roles(database=database, journal=journal, catalogue=catalogue, tokens=tokens, clock=clock),
+        grants=Grants(database=database, journal=journal, guard=Guard(), clock=clock, expire=expire),
+        catalogue=catalogue,
+    )
+
+
+async def _in_force(database: Database, record: Record, feed: Feed) -> RolesInForce:
+    """Return what roles allow, complete."""
+    in_force = RolesInForce(database=database, record=record, feed=feed)
+    await in_force.load()
+    return in_force
+
+
+def _authenticate(verify: Callable[[str], Principal], in_force: RolesInForce) -> Callable[[str], Principal]:
+    """Return what tells by a token who calls and what they may do now."""
+
+    def authenticate(token: str) -> Principal:
+        principal = verify(token)
+        return replace(principal, permissions=in_force.permissions_of(principal.roles))
+
+    return authenticate
 
 
 def _tell_fresh(board: HealthBoard, metrics: Metrics, fresh: bool) -> None:  # noqa: FBT001 - what is told

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 import grpc.aio
 import psycopg
+from gatelodge.access.v1 import roles_pb2_grpc
 from gatelodge.auth.v1 import (
     auth_pb2,
     auth_pb2_grpc,
@@ -52,6 +53,7 @@ class Client:
             self.channel
         )
         self.users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(self.channel)
+        self.roles: roles_pb2_grpc.RoleServiceAsyncStub = roles_pb2_grpc.RoleServiceStub(self.channel)
         self.events: events_pb2_grpc.EventServiceAsyncStub = events_pb2_grpc.EventServiceStub(self.channel)
         self.info: info_pb2_grpc.InfoServiceAsyncStub = info_pb2_grpc.InfoServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)

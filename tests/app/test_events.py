@@ -459,6 +459,7 @@ async def test_a_watcher_that_leaves_is_forgotten(
     monkeypatch.setattr(composition, "Feed", made)
     async with composition.running(settings_for(url)) as app, Client(app.address, url) as client:
         root = await client.administrator()
+        own = len(feeds[0]._readers)  # the process follows some events itself
         calls = [watching(client, root, latest=True) for _ in range(3)]
         for call in calls:
             await call.read()

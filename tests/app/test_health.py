@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 SERVICES = {
+    "gatelodge.access.v1.RoleService",
     "gatelodge.auth.v1.AuthService",
     "gatelodge.auth.v1.SigningKeyService",
     "gatelodge.auth.v1.RevocationService",

@@ -108,29 +108,31 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
 
     async def DisableUser(self, request: users_pb2.DisableUserRequest, _: Context) -> users_pb2.DisableUserResponse:
         """Stop a user from logging in."""
-        user = await self._lifecycle.disable(UserId.parse(request.user_id), reason=request.reason, etag=request.etag)
+        user = await self._lifecycle.disable(
+            UserId.parse(request.user_id), reason=request.reason, etag=request.etag, by=principal()
+        )
         return users_pb2.DisableUserResponse(user=to_proto(user))
 
     async def EnableUser(self, request: users_pb2.EnableUserRequest, _: Context) -> users_pb2.EnableUserResponse:
         """Let a user log in again."""
-        user = await self._lifecycle.enable(UserId.parse(request.user_id), etag=request.etag)
+        user = await self._lifecycle.enable(UserId.parse(request.user_id), etag=request.etag, by=principal())
         return users_pb2.EnableUserResponse(user=to_proto(user))
 
     async def DeleteUser(self, request: users_pb2.DeleteUserRequest, _: Context) -> users_pb2.DeleteUserResponse:
         """Delete a user, until the purge."""
         user = await self._lifecycle.delete(
-            UserId.parse(request.user_id), etag=request.etag, allow_missing=request.allow_missing
+            UserId.parse(request.user_id), etag=request.etag, by=principal(), allow_missing=request.allow_missing
         )
         return users_pb2.DeleteUserResponse(user=to_proto(user) if user else None)
 
     async def UndeleteUser(self, request: users_pb2.UndeleteUserRequest, _: Context) -> users_pb2.UndeleteUserResponse:
         """Take a deletion back."""
-        user = await self._lifecycle.undelete(UserId.parse(request.user_id), etag=request.etag)
+        user = await self._lifecycle.undelete(UserId.parse(request.user_id), etag=request.etag, by=principal())
         return users_pb2.UndeleteUserResponse(user=to_proto(user))
 
     async def EraseUser(self, request: users_pb2.EraseUserRequest, _: Context) -> users_pb2.EraseUserResponse:
         """Remove all that is held on a person."""
-        await self._lifecycle.erase(UserId.parse(request.user_id), etag=request.etag)
+        await self._lifecycle.erase(UserId.parse(request.user_id), etag=request.etag, by=principal())
         return users_pb2.EraseUserResponse()
 
     async def SetPassword(self, request: users_pb2.SetPasswordRequest, _: Context) -> users_pb2.SetPasswordResponse:

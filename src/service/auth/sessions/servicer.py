@@ -44,5 +44,7 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
         self, request: sessions_pb2.RevokeSessionRequest, _: Context
     ) -> sessions_pb2.RevokeSessionResponse:
         """End one session."""
-        session = await self._logout.revoke(UserId.parse(request.user_id).value, session_id(request.session_id))
+        session = await self._logout.revoke(
+            UserId.parse(request.user_id), session_id(request.session_id), by=principal()
+        )
         return sessions_pb2.RevokeSessionResponse(session=to_proto(session, current=principal().session_id))
