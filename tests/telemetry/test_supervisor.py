@@ -133,7 +133,7 @@ async def test_a_cancellation_from_within_is_a_crash_and_not_a_silent_end() -> N
 
 
 async def test_a_task_that_loses_its_cancellation_is_cancelled_again() -> None:
-    lost = []
+    lost: list[str] = []
 
     async def loses() -> None:
         while True:
