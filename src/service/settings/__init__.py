@@ -8,7 +8,7 @@ them together. Depends on no other room.
 from service.settings.faults import Fault, SettingsError
 from service.settings.loading import load
 from service.settings.redaction import redacted
-from service.settings.tree import Argon2, Auth, Database, Log, Metrics, Ops, Server, Settings, Tracing
+from service.settings.tree import Argon2, Auth, Database, Log, Metrics, Ops, Server, Settings, Tls, Tracing
 
 __all__ = [
     "Argon2",
@@ -21,6 +21,7 @@ __all__ = [
     "Server",
     "Settings",
     "SettingsError",
+    "Tls",
     "Tracing",
     "load",
     "redacted",

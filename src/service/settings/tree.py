@@ -46,11 +46,48 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
+class Tls(Section):
+    """Certificates of the gRPC server. Files are PEM, read again when they change."""
+
+    cert_file: str | None = Field(
+        default=None, description="The server's certificate and those between it and the root. None: plaintext."
+    )
+    key_file: str | None = Field(default=None, description="The certificate's private key, not encrypted.")
+    client_ca_file: str | None = Field(default=None, description="Whose client certificates are accepted.")
+    client_auth: Literal["none", "required"] = Field(
+        default="none", description="Whether clients are asked for a certificate; without one they cannot connect."
+    )
+    service_identities: dict[Annotated[str, Field(min_length=1)], list[str]] = Field(
+        default_factory=dict,
+        description="Services by the name in their verified certificate (URI, else DNS name, else common name) with "
+        'their roles: `{"spiffe://corp/billing":["reader"]}`.',
+    )
+
+
 class Server(Section):
     """The gRPC server."""
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: Port = Field(default=50051, description="Port to listen on; 0 takes a free one.")
+    unix_socket: Annotated[str, Field(pattern=r"^/\S{1,99}$")] | None = Field(
+        default=None, description="Listen on this Unix socket, an absolute path, in place of host and port."
+    )
+    unix_socket_mode: Literal["0600", "0660", "0666"] = Field(
+        default="0600", description="Who may connect to it: the owner, the group too, or everyone on this machine."
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that share the port. More than one: as many as there are cores to use.",
+    )
+    worker_connection_age_seconds: float = Field(
+        default=60,
+        ge=0.1,
+        le=2_000_000,
+        description="Bounds max_connection_age_seconds where there are several workers: how soon a worker replaced "
+        "on SIGHUP is left by its clients.",
+    )
     reflection: bool = Field(default=False, description="Serve gRPC reflection, for grpcurl without protos.")
     insecure: bool = Field(
         default=False,
@@ -95,6 +132,7 @@ class Server(Section):
     drain_grace_seconds: float = Field(
         default=10, ge=0, le=3600, description="After that, how long calls may take to finish."
     )
+    tls: Tls = Tls()
 
 
 class Ops(Section):
