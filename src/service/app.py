@@ -38,12 +38,15 @@ from service.jobs import Job, Jobs
 from service.operations import prepare_schema
 from service.paging import PageTokens, derived_key
 from service.rpc.address import address
+from service.rpc.certificates import Certificates
 from service.rpc.drain import drain
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
 from service.rpc.interceptors import Idempotency, chain
+from service.rpc.leaving import leave
 from service.rpc.readiness import Readiness
 from service.rpc.server import build_server, listen, register
+from service.rpc.unix_socket import listen_unix
 from service.supervisor import Supervisor
 from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
@@ -55,15 +58,16 @@ from service.users.listing import Listing
 from service.users.servicer import UserServicer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     import grpc.aio
+    from prometheus_client import Metric
 
     from service.auth.hashing import Hasher
     from service.auth.keys import KeyRing
     from service.build import Build
     from service.clock import Clock
-    from service.settings import Ops, Settings
+    from service.settings import Ops, Server, Settings, Tls
 
 _PING_SECONDS = 0.3
 """Less than a probe may take, so that a pool that is merely busy is told from a database that is away."""
@@ -77,12 +81,22 @@ class App:
     address: str
     """Where gRPC listens, ``host:port``."""
     ops_address: str | None
-    """Where the ops HTTP port listens; None when it is off."""
+    """Where the ops HTTP port listens; None when it is off, or on a Unix socket."""
+    reload: Callable[[], bool] | None
+    """Reads the certificates again, off the loop; None in the clear."""
+    leave: Callable[[], Awaitable[None]]
+    """Leaves the port to the other processes that share it, before the block is left."""
+    families: Callable[[], Iterable[Metric]]
+    """The numbers, after the block is left, too."""
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIterator[App]:
+async def running(
+    settings: Settings, *, clock: Clock = system_clock, ops_socket: str | None = None
+) -> AsyncIterator[App]:
     """Build the service, serve until the block is left, then drain and close.
+
+    With `ops_socket` it is one of several workers: it shares its port, and shows its ops pages on that Unix socket.
 
     Raises:
         CannotRun: the schema, the signing keys or the embedded database are no good, or an address cannot be bound.
@@ -149,10 +163,11 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             default_deadline=settings.server.default_deadline_seconds,
             authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
             idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
+            services=options.services(settings.server.tls),
         )
-        server = build_server(interceptors, options.transport(settings.server))
+        server = build_server(interceptors, options.transport(settings.server, share_port=ops_socket is not None))
         register(server, services, board, reflect=settings.server.reflection)
-        port = listen(server, address(settings.server.host, settings.server.port), None)
+        certificates = _certificates(settings.server.tls, metrics)
 
         # What runs beside the calls.
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
@@ -167,14 +182,25 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
             tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
-        ops_address = _ops(stack, settings.ops, metrics, keys, board) if settings.ops.enabled else None
+        if certificates is not None:
+            tasks.spawn("certificates", certificates.watch)
+        ops_address = _ops(stack, settings.ops, metrics, keys, board, path=ops_socket)
 
-        # Last in, first out: the drain ends the calls while everything they need is still there.
+        # Listening begins when all is ready: on a shared port, calls come at once. Last in, first out: the drain ends
+        # the calls while everything they need is still there.
+        await board.until_ready()
+        where = _listen(server, settings.server, certificates)
         await server.start()
         linger, grace = settings.server.drain_linger_seconds, settings.server.drain_grace_seconds
         stack.push_async_callback(drain, server, board=board, inflight=inflight, linger=linger, grace=grace)
-        await board.until_ready()
-        yield App(build, address(settings.server.host, port), ops_address)
+        yield App(
+            build,
+            where,
+            ops_address,
+            reload=certificates.look if certificates else None,
+            leave=partial(leave, settings.server.port, within=options.leaving_seconds(settings.server)),
+            families=metrics.registry.collect,
+        )
 
 
 @asynccontextmanager
@@ -229,7 +255,23 @@ def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention) -> tuple
     )
 
 
-def _ops(stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, board: HealthBoard) -> str:
+def _certificates(settings: Tls, metrics: Metrics) -> Certificates | None:
+    files = options.certificate_files(settings)
+    return Certificates(files, expires=metrics.certificate_expires) if files else None
+
+
+def _listen(server: grpc.aio.Server, settings: Server, certificates: Certificates | None) -> str:
+    credentials = certificates.credentials if certificates else None
+    if settings.unix_socket is not None:
+        return listen_unix(server, settings.unix_socket, int(settings.unix_socket_mode, 8), credentials)
+    return address(settings.host, listen(server, address(settings.host, settings.port), credentials))
+
+
+def _ops(
+    stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, board: HealthBoard, *, path: str | None
+) -> str | None:
+    if not settings.enabled:
+        return None
     server = OpsServer(
         host=settings.host,
         port=settings.port,
@@ -237,6 +279,7 @@ def _ops(stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, 
         jwks=keys.jwks,
         alive=metrics.loop_runs,
         ready=board.ready,
+        path=path,
     )
     stack.push_async_callback(asyncio.to_thread, server.close)
-    return address(settings.host, server.port)
+    return address(settings.host, server.port) if path is None else None

@@ -7,17 +7,20 @@ import resource
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.auth.hashing import Argon2Parameters, Hasher
 from service.auth.tokens import TokenTerms
 from service.db.lending import PoolOptions
+from service.rpc.certificates import CertificateFiles
+from service.rpc.peer import Services
 from service.rpc.server import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from service.settings import Auth, Database, Server
+    from service.settings import Auth, Database, Server, Tls
 
 _OTHER_FILES = 200
 """Open files that are no callers' connections: the database's, the ops port's, gRPC's own."""
@@ -38,7 +41,7 @@ def pool(settings: Database) -> PoolOptions:
     )
 
 
-def transport(settings: Server) -> Transport:
+def transport(settings: Server, *, share_port: bool) -> Transport:
     """Return what the transport allows."""
     return Transport(
         max_message_bytes=settings.max_message_bytes,
@@ -48,7 +51,27 @@ def transport(settings: Server) -> Transport:
         max_connection_idle=settings.max_connection_idle_seconds,
         max_connection_age=settings.max_connection_age_seconds,
         max_connection_age_grace=settings.max_connection_age_grace_seconds,
+        share_port=share_port,
     )
+
+
+def leaving_seconds(settings: Server) -> float:
+    """Return after how long every connection has been asked to go: gRPC stretches their age by up to a tenth."""
+    return settings.max_connection_age_seconds * 1.1 + 1
+
+
+def services(settings: Tls) -> Services | None:
+    """Return the services known by their certificates; None where nobody is asked for one."""
+    return Services(settings.service_identities) if settings.client_auth == "required" else None
+
+
+def certificate_files(settings: Tls) -> CertificateFiles | None:
+    """Return where the certificates are; None in the clear."""
+    if settings.cert_file is None or settings.key_file is None:
+        return None
+    authorities = settings.client_ca_file if settings.client_auth == "required" else None
+    pair = Path(settings.cert_file), Path(settings.key_file)
+    return CertificateFiles(*pair, Path(authorities) if authorities else None)
 
 
 def terms(settings: Auth) -> TokenTerms:

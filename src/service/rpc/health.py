@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grpc_health.v1 import health_pb2
 
 from service.errors import Overloaded, ServiceUnknown
+from service.rpc.peer import source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
@@ -156,5 +157,5 @@ class HealthServicer:
 
 def _connection(context: Context) -> str:
     """Return what tells one connection from another. Over a Unix socket nothing does."""
-    peer: str = context.peer()
-    return "" if peer.startswith("unix") else peer
+    peer = source(context)
+    return "" if peer == "unix" else peer

@@ -5,6 +5,7 @@ them together. Depends on no other room.
 ``docs/configuration.md`` is made from the tree by ``python -m service.settings.page``.
 """
 
+from service.settings.children import environment as worker_environment
 from service.settings.faults import Fault, SettingsError
 from service.settings.loading import load
 from service.settings.redaction import redacted
@@ -25,4 +26,5 @@ __all__ = [
     "Tracing",
     "load",
     "redacted",
+    "worker_environment",
 ]

@@ -41,6 +41,7 @@ class Metrics:
             ["service"],
             registry=self.registry,
         )
+        self._expiry: Gauge | None = None
         self._loop_lag = self._histogram(
             "gatelodge_event_loop_lag_seconds",
             "How late the event loop wakes a sleeper.",
@@ -70,6 +71,16 @@ class Metrics:
     def health(self, service: str, serving: bool) -> None:  # noqa: FBT001 - what the health board tells
         """Tell what the gRPC health service says of `service`; the empty name is the whole server."""
         self._health.labels(service).set(serving)
+
+    def certificate_expires(self, at: float) -> None:
+        """Tell when the TLS certificate in use expires, Unix seconds. Without TLS there is no such metric."""
+        if self._expiry is None:
+            self._expiry = Gauge(
+                "gatelodge_tls_certificate_expiry_timestamp_seconds",
+                "When the TLS certificate in use expires, Unix time.",
+                registry=self.registry,
+            )
+        self._expiry.set(at)
 
     def loop_lag(self, seconds: float) -> None:
         """Count one measurement of `measure_loop_lag`."""

@@ -12,6 +12,7 @@ from service.rpc.interceptors.idempotency import Idempotency
 from service.rpc.interceptors.request_id import RequestId
 from service.rpc.interceptors.tracing import Tracing
 from service.rpc.interceptors.validation import Validation
+from service.rpc.peer import Services, identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-def chain(
+def chain(  # noqa: PLR0913 - what each layer needs
     *,
     tracer_provider: TracerProvider | None,
     sampling_ratio: float,
@@ -47,6 +48,7 @@ def chain(
     default_deadline: float,
     authenticate: Callable[[str], Principal],
     idempotency: Idempotency,
+    services: Services | None = None,
 ) -> tuple[Layer, ...]:
     """Return the interceptors, outermost first.
 
@@ -59,13 +61,14 @@ def chain(
         default_deadline: seconds a call with one response may take when its client does not say.
         authenticate: turns a token's text into who holds it, or raises `CredentialsInvalid`.
         idempotency: the layer that knows repeated mutations.
+        services: who callers with a certificate are; None where nobody is asked for one.
 
     """
     return (
         # Outermost, so that every refusal has a span.
         Tracing(provider=tracer_provider, ratio=sampling_ratio),
         # Next, so that every line, error and trailer has the id.
-        RequestId(),
+        RequestId(identify=identity if services is not None else None),
         # Outside of errors, so that it sees the final code.
         AccessLog(metrics=metrics),
         # Outside of everything that can raise.
@@ -74,7 +77,7 @@ def chain(
         # a request that does not come.
         Deadline(inflight=inflight, default_seconds=default_deadline),
         # Before the request is received: a stranger's is none of our memory, and validation tells them nothing.
-        Access(authenticate=authenticate),
+        Access(authenticate=authenticate, service=(services or Services({})).principal),
         # Receives and decodes requests, so that everything further in sees valid ones only.
         Validation(max_message_bytes=max_message_bytes, inflight=inflight),
         # Innermost: compares decoded requests, and keeps the bytes of answers with the change they tell of.

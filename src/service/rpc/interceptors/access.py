@@ -26,12 +26,19 @@ class Access(Layer):
 
     Args:
         authenticate: turns a token's text into who holds it; raises `CredentialsInvalid`. Must not block.
+        service: who a caller without a token is by the name in their certificate; None for strangers.
 
     """
 
-    def __init__(self, *, authenticate: Callable[[str], Principal]) -> None:
+    def __init__(
+        self,
+        *,
+        authenticate: Callable[[str], Principal],
+        service: Callable[[str | None], Principal | None] = lambda _: None,
+    ) -> None:
         super().__init__()
         self._authenticate = authenticate
+        self._service = service
 
     def bind(self, handler: Handler) -> Handler:
         """Public methods are not wrapped at all."""
@@ -50,6 +57,8 @@ class Access(Layer):
         principal = None if token is None else self._authenticate(token)
         current = call.current()
         if current is not None:
+            if token is None:
+                principal = self._service(current.peer_identity)
             current.principal = principal
         method.rule.admit(principal)
         return await proceed(request, context)

@@ -9,6 +9,7 @@ import uuid_utils
 
 from service import call
 from service.rpc.interceptors.layer import Context, Layer, Serve
+from service.rpc.peer import source
 from service.rpc.status import REQUEST_ID_KEY
 
 if TYPE_CHECKING:
@@ -34,17 +35,25 @@ class RequestId(Layer):
 
     Args:
         new_id: makes ids.
+        identify: names the peer by its certificate; None where nobody is asked for one.
 
     """
 
-    def __init__(self, *, new_id: Callable[[], str] = new_request_id) -> None:
+    def __init__(
+        self,
+        *,
+        new_id: Callable[[], str] = new_request_id,
+        identify: Callable[[Context], str | None] | None = None,
+    ) -> None:
         super().__init__()
         self._new_id = new_id
+        self._identify = identify
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
         request_id = self._accepted(context) or self._new_id()
-        call.enter(call.Call(request_id, method.name, context.peer()))
+        identity = self._identify(context) if self._identify is not None else None
+        call.enter(call.Call(request_id, method.name, source(context), identity))
         metadata = ((REQUEST_ID_KEY, request_id),)
         context.set_trailing_metadata(metadata)
         if method.server_streaming and method.known:
