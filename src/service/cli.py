@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from service.build import this_build
 from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
-from service.settings import Settings, SettingsError, load, redacted
+from service.settings import Settings, SettingsError, load, quiet_grpc, redacted
 from service.telemetry.exceptions import describe, render_exception
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def _add_users(users: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _serve(_: argparse.Namespace) -> int:
     settings = load()
+    quiet_grpc()
     if settings.server.workers > 1:
         from service.workers.parent import run_workers
 
@@ -125,6 +126,7 @@ def _serve(_: argparse.Namespace) -> int:
 
 
 def _worker(_: argparse.Namespace) -> int:
+    quiet_grpc()
     from service.workers.worker import run_worker
 
     return run_worker(lambda error: _told(error)[0])

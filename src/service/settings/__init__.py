@@ -5,9 +5,10 @@ them together. Depends on no other room.
 ``docs/configuration.md`` is made from the tree by ``python -m service.settings.page``.
 """
 
-from service.settings.children import environment as worker_environment
 from service.settings.faults import Fault, SettingsError
 from service.settings.loading import load
+from service.settings.processes import environment as worker_environment
+from service.settings.processes import quiet_grpc
 from service.settings.redaction import redacted
 from service.settings.tree import Argon2, Auth, Database, Log, Metrics, Ops, Server, Settings, Tls, Tracing
 
@@ -25,6 +26,7 @@ __all__ = [
     "Tls",
     "Tracing",
     "load",
+    "quiet_grpc",
     "redacted",
     "worker_environment",
 ]
