@@ -156,6 +156,7 @@ def _print_status(status: Status) -> int:
 
 
 def _health(options: argparse.Namespace) -> int:
+    quiet_grpc()
     from service.rpc.probe import Tls, check, local_target
 
     target, tls = options.address, None

@@ -84,7 +84,7 @@ def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:
     cost, pepper = settings.argon2, settings.password_pepper
     return Hasher(
         Argon2Parameters(cost.memory_kib, cost.time_cost, cost.parallelism),
-        threads=cost.hash_threads or _cores(),
+        threads=cost.hash_threads or cores(),
         queue=cost.hash_queue,
         pepper=pepper.get_secret_value().encode() if pepper else None,
         took=took,
@@ -102,6 +102,6 @@ def _most_connections() -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else max(limit - _OTHER_FILES, 1)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return how many cores this process may use; where the system does not say, how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -225,9 +225,9 @@ async def test_the_health_command_finds_the_server_of_its_settings(
     (tmp_path / "ca.pem").write_bytes(authority.pem)
     certificate, key = authority.issue("prober").write(tmp_path, "prober")
     async with serving(environ) as server:
-        asked = ("health", "--address", server.address, "--ca-file", str(tmp_path / "ca.pem"))
-        pair = ("--cert-file", str(certificate), "--key-file", str(key))
-        assert (await gatelodge(*asked, *pair, environ={}))[0] == 0
+        asked = ("health", "--address", server.address)
+        files = ("--ca-file", str(tmp_path / "ca.pem"), "--cert-file", str(certificate), "--key-file", str(key))
+        assert (await gatelodge(*asked, *files, environ={}))[0] == 0
 
 
 async def test_certificates_that_are_no_good_stop_the_start_with_one_message(

@@ -181,7 +181,7 @@ class Argon2(Section):
     time_cost: int = Field(default=2, ge=1, le=16, description="Passes over the memory.")
     parallelism: int = Field(default=1, ge=1, le=16, description="Lanes of one hash.")
     hash_threads: int | None = Field(
-        default=None, ge=1, le=256, description="Hashes computed at once. None: one per core."
+        default=None, ge=1, le=256, description="Hashes computed at once. None: one per core, shared by the workers."
     )
     hash_queue: int = Field(default=128, ge=0, le=10_000, description="Hashes waiting before new ones are refused.")
 

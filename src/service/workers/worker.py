@@ -14,6 +14,7 @@ import uvloop
 from service.app import running
 from service.build import this_build
 from service.errors import CannotRun, DomainError
+from service.options import cores
 from service.settings import SettingsError, load
 from service.telemetry import logging
 from service.telemetry.families import dump
@@ -59,7 +60,12 @@ def charged(settings: Settings, charge: Charge) -> Settings:
     database = database.model_copy(update={"migrate_on_start": False})
     if charge.database_url is not None:
         database = database.model_copy(update={"url": charge.database_url})
-    return settings.model_copy(update={"server": server, "database": database})
+    auth = settings.auth
+    if auth.argon2.hash_threads is None:
+        # Else each would take all cores for passwords.
+        threads = max(1, cores() // server.workers)
+        auth = auth.model_copy(update={"argon2": auth.argon2.model_copy(update={"hash_threads": threads})})
+    return settings.model_copy(update={"server": server, "database": database, "auth": auth})
 
 
 async def _serve(settings: Settings, charge: Charge, channel: Channel) -> None:
