@@ -5,9 +5,10 @@ nobody thought of is the strict one. Every setting has a default; what productio
 """
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
 
 RELAXED = ("development", "test")
 """The environments in which development defaults are allowed. Every other one is a production."""
@@ -268,6 +269,19 @@ class Settings(Section):
     log: Log = Log()
     tracing: Tracing = Tracing()
     metrics: Metrics = Metrics()
+
+    _references: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def references(self) -> Mapping[str, str]:
+        """By the dotted name of each secret that was fetched from elsewhere, the scheme of its reference."""
+        return self._references
+
+    def fetched_from(self, references: Mapping[str, str]) -> Self:
+        """Return these settings, knowing which secrets were fetched from elsewhere."""
+        known = self.model_copy()
+        known._references = dict(references)  # noqa: SLF001 - ours
+        return known
 
     @property
     def production(self) -> bool:
