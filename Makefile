@@ -88,12 +88,18 @@ docs-check: $(SYNCED)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input bench-users soak-events
+.PHONY: bench-timing bench-bad-input bench-users bench-start soak-events soak-reload
 bench-users: $(SYNCED) ## Show what user operations cost with a million users, compared with ten thousand
 	@$(BIN)/python bench/users.py
 
 soak-events: $(SYNCED) ## Show that watchers killed at random see every event, in the order of commits
 	@$(BIN)/python bench/soak_events.py
+
+soak-reload: $(SYNCED) ## Show that no call fails while workers are replaced under load
+	@$(BIN)/python -m bench.soak_reload
+
+bench-start: $(SYNCED) ## Show how long a start takes and what an idle worker holds
+	@$(BIN)/python -m bench.start
 
 bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
 	@$(BIN)/python bench/bad_input.py

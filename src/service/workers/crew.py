@@ -32,7 +32,7 @@ class Meter(Protocol):
         """Count a worker that ended unasked, by exit status or signal."""
 
     def ended(self, member: Member) -> None:
-        """Keep the numbers of a worker that is gone."""
+        """Keep the numbers of a worker that is gone. From any thread."""
 
 
 class Crew:
@@ -42,12 +42,14 @@ class Crew:
         size: how many.
         launch: starts the process of worker n.
         meter: is told what happens.
+        patience: seconds a worker may take to drain at the end; after them it is killed.
 
     """
 
-    def __init__(self, size: int, *, launch: Launch, meter: Meter) -> None:
+    def __init__(self, size: int, *, launch: Launch, meter: Meter, patience: float) -> None:
         self._launch = launch
         self._meter = meter
+        self._patience = patience
         self._members: dict[int, Member | None] = dict.fromkeys(range(1, size + 1))
         self._locks = {number: asyncio.Lock() for number in self._members}
         self._leaving: set[Member] = set()
@@ -98,10 +100,9 @@ class Crew:
                 continue  # it crashed, and its successor is on the way
             try:
                 await self._fill(number)
-            except NotServingError as error:
+            except (NotServingError, OSError) as error:
                 _log.error("worker not replaced, the one before stays", worker=number, cause=str(error))
                 return
-            self._leaving.add(old)
             await old.order(LEAVE)
             _log.info("worker replaced", worker=number, pid=old.pid)
 
@@ -118,6 +119,8 @@ class Crew:
                 raise
             finally:
                 self._starting.discard(member)
+            if (old := self._members[number]) is not None:
+                self._leaving.add(old)  # first: whoever looks meanwhile, from another thread, must not miss it
             self._members[number] = member
         _log.info("worker serves", worker=number, pid=member.pid)
         self._tasks.spawn(f"worker {number}", partial(self._watch, member))
@@ -125,7 +128,7 @@ class Crew:
     async def _watch(self, member: Member) -> None:
         """Wait for its end; unless that was asked for, start another."""
         status = await member.exited()
-        self._meter.ended(member)
+        await asyncio.to_thread(self._meter.ended, member)
         self._leaving.discard(member)
         wanted = self._members[member.number] is member and not self._closing
         if self._members[member.number] is member:
@@ -147,7 +150,7 @@ class Crew:
             await asyncio.sleep(delay)
             try:
                 await self._fill(number)
-            except NotServingError as error:
+            except (NotServingError, OSError) as error:
                 self._meter.crashed("start")
                 _log.error("worker does not start", worker=number, cause=str(error))
             else:
@@ -160,6 +163,11 @@ class Crew:
             start.cancel()
         members = {*self.serving(), *self._leaving, *self._starting}
         await asyncio.gather(*(member.order(DRAIN) for member in members))
-        await asyncio.gather(*(member.exited() for member in members))
+        ends = [asyncio.ensure_future(member.exited()) for member in members]
+        if ends and (await asyncio.wait(ends, timeout=self._patience))[1]:
+            _log.error("workers did not drain in time and are killed")
+            for member in members:
+                member.kill()
+            await asyncio.wait(ends)
         await asyncio.gather(*starts, return_exceptions=True)
         await self._tasks.close()

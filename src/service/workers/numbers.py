@@ -98,7 +98,10 @@ class Numbers(Collector):
         raise DependencyUnavailable("workers")
 
     def _members(self) -> tuple[tuple[Member, ...], tuple[Member, ...]]:
-        return (self._crew.serving(), self._crew.leaving()) if self._crew else ((), ())
+        if self._crew is None:
+            return (), ()
+        serving = self._crew.serving()  # first, see `Crew`
+        return serving, tuple(member for member in self._crew.leaving() if member not in serving)
 
     def _says_ok(self, members: Sequence[Member], path: str) -> Iterator[bool]:
         return (status == _OK for status, _ in self._threads.map(_get, members, [path] * len(members)))

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _HANGS_AFTER = 10.0
+_MARGIN = 10.0
+"""Seconds for what a worker does beside draining."""
 _log = logging.logger("gatelodge.process")
 
 
@@ -92,7 +94,8 @@ async def _running(settings: Settings) -> AsyncIterator[tuple[Crew, str, str | N
             charge = Charge(number, port, f"{folder}/{next(serial)}.sock", None if database.url else SecretStr(url))
             return await Member.start(charge, environment)
 
-        crew = Crew(size, launch=launch, meter=numbers)
+        patience = server.drain_linger_seconds + server.drain_grace_seconds + _MARGIN
+        crew = Crew(size, launch=launch, meter=numbers, patience=patience)
         numbers.of(crew)
         ops_address = _ops(stack, settings.ops, numbers) if settings.ops.enabled else None
         await stack.enter_async_context(crew)
