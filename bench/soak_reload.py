@@ -90,6 +90,7 @@ async def soak(rate: float, seconds: float) -> dict[str, Any]:
                 "APP_AUTH__MASTER_SECRET": "0123456789abcdef0123456789abcdef",
                 "APP_SERVER__WORKERS": "2",
                 "APP_SERVER__WORKER_CONNECTION_AGE_SECONDS": "2",
+                "APP_SERVER__DRAIN_LINGER_SECONDS": "1.5",
             }
             async with serve(environ) as server:
                 address = (await server.until("serving"))["address"]

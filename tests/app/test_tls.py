@@ -15,7 +15,7 @@ import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2, tokens_pb2_grpc
 from gatelodge.users.v1 import users_pb2, users_pb2_grpc
-from tests.app.client import failure
+from tests.app.client import PASSWORD, failure
 from tests.app.conftest import environment
 from tests.app.process import gatelodge, serving
 from tests.app.scrape import scrape
@@ -207,9 +207,17 @@ async def test_a_bearer_token_counts_more_than_the_certificate(url: str, tmp_pat
     environ = mutual(url, tmp_path, authority)
     async with serving(environ) as server, channel(server.address, authority, billing) as opened:
         auth: auth_pb2_grpc.AuthServiceAsyncStub = auth_pb2_grpc.AuthServiceStub(opened)
+        await auth.Register(auth_pb2.RegisterRequest(email="ada@example.com", password=PASSWORD))
+        ada = await auth.Login(auth_pb2.LoginRequest(email="ada@example.com", password=PASSWORD))
+        token = (("authorization", f"Bearer {ada.access_token}"),)
+        assert (await auth.GetMe(auth_pb2.GetMeRequest(), metadata=token)).user.id == ada.user_id
+        users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(opened)
+        lookup = users_pb2.LookupUserRequest(email="ada@example.com")
+        refused = await failure(users.LookupUser(lookup, metadata=token))
+        assert refused.code is grpc.StatusCode.PERMISSION_DENIED
+        await users.LookupUser(lookup)
         bad = (("authorization", "Bearer nonsense"),)
-        refused = await failure(auth.GetMe(auth_pb2.GetMeRequest(), metadata=bad))
-        assert refused.reason == "CREDENTIALS_INVALID"
+        assert (await failure(users.LookupUser(lookup, metadata=bad))).reason == "CREDENTIALS_INVALID"
 
 
 async def test_the_health_command_finds_the_server_of_its_settings(

@@ -174,7 +174,8 @@ async def test_workers_whose_parent_is_killed_drain_and_end(url: str, tmp_path: 
 
 
 async def test_sighup_replaces_every_worker_and_no_call_fails(url: str, tmp_path: Path) -> None:
-    async with serving(workers(url, tmp_path)) as server:
+    # The linger counts: health that said NOT_SERVING for so long would fail whoever watches it.
+    async with serving(workers(url, tmp_path, SERVER__DRAIN_LINGER_SECONDS="0.5")) as server:
         async with Client(server.address, url) as client:
             ada = await client.user()
         stop = asyncio.Event()

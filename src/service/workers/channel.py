@@ -28,6 +28,7 @@ class Charge:
 
     number: int
     """Which worker it is, from 1; its successor has the same."""
+    host: str
     port: int
     ops_socket: str
     """Where it shows its ops pages to the parent."""

@@ -91,7 +91,13 @@ async def _running(settings: Settings) -> AsyncIterator[tuple[Crew, str, str | N
         serial, environment = itertools.count(1), worker_environment()
 
         async def launch(number: int) -> Member:
-            charge = Charge(number, port, f"{folder}/{next(serial)}.sock", None if database.url else SecretStr(url))
+            charge = Charge(
+                number=number,
+                host=server.host,
+                port=port,
+                ops_socket=f"{folder}/{next(serial)}.sock",
+                database_url=None if database.url else SecretStr(url),
+            )
             return await Member.start(charge, environment)
 
         patience = server.drain_linger_seconds + server.drain_grace_seconds + _MARGIN

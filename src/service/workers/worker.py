@@ -55,7 +55,8 @@ def charged(settings: Settings, charge: Charge) -> Settings:
     """Return `settings` with what the parent owns put in."""
     server, database = settings.server, settings.database
     age = min(server.max_connection_age_seconds, server.worker_connection_age_seconds)
-    server = server.model_copy(update={"port": charge.port, "max_connection_age_seconds": age})
+    where = {"host": charge.host, "port": charge.port, "unix_socket": None}
+    server = server.model_copy(update={**where, "max_connection_age_seconds": age})
     # The parent has brought the schema up to date.
     database = database.model_copy(update={"migrate_on_start": False})
     if charge.database_url is not None:
