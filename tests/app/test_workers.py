@@ -119,6 +119,19 @@ async def test_a_crashed_worker_is_told_counted_and_replaced_while_the_others_ke
         await end(server)
 
 
+async def test_a_worker_that_hangs_is_seen_on_the_ops_port(url: str, tmp_path: Path) -> None:
+    async with serving(workers(url, tmp_path)) as server:
+        assert (await fetch(server.ops_address, "/healthz"))[0] == 200
+        os.kill(pids(server)[0], signal.SIGSTOP)
+        try:
+            assert (await fetch(server.ops_address, "/healthz"))[0] == 503
+            assert (await fetch(server.ops_address, "/readyz"))[0] == 200
+            assert await scrape(server.ops_address)
+        finally:
+            os.kill(pids(server)[0], signal.SIGCONT)
+        await end(server)
+
+
 @pytest.mark.parametrize("share", [False, True])
 async def test_a_port_that_somebody_listens_on_is_told_clearly(url: str, tmp_path: Path, *, share: bool) -> None:
     with socket.socket() as other:

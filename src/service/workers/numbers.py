@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from service.workers.member import Member
 
 _OK = 200
+_GONE, _SILENT = 0, 504
+"""In place of a status: nobody listens any more; somebody does and says nothing."""
 _PATIENCE = 1.0
 """Seconds a worker may take to answer. Its ops threads answer while its event loop is busy."""
 _AT_ONCE = 16
@@ -78,11 +80,11 @@ class Numbers(Collector):
 
     def alive(self) -> bool:
         """Tell whether the event loop of every worker turns. A crashed one is being replaced and does not count."""
-        return all(self._says_ok(self._members()[0], "/healthz"))
+        return all(status in {_OK, _GONE} for status in self._statuses("/healthz"))
 
     def ready(self) -> bool:
         """Tell whether at least one worker can serve: the kernel gives the others no connections, or they are late."""
-        return any(self._says_ok(self._members()[0], "/readyz"))
+        return any(status == _OK for status in self._statuses("/readyz"))
 
     def jwks(self) -> bytes:
         """Return the public keys, as any worker tells them.
@@ -103,8 +105,9 @@ class Numbers(Collector):
         serving = self._crew.serving()  # first, see `Crew`
         return serving, tuple(member for member in self._crew.leaving() if member not in serving)
 
-    def _says_ok(self, members: Sequence[Member], path: str) -> Iterator[bool]:
-        return (status == _OK for status, _ in self._threads.map(_get, members, [path] * len(members)))
+    def _statuses(self, path: str) -> Iterator[int]:
+        members = self._members()[0]
+        return (status for status, _ in self._threads.map(_get, members, [path] * len(members)))
 
     def _ask(self, members: Sequence[Member]) -> None:
         answers = self._threads.map(_get, members, [FAMILIES] * len(members))
@@ -125,13 +128,15 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _get(member: Member, path: str) -> tuple[int, bytes]:
-    """Return the status and the body of a worker's page; status 0 where it does not answer."""
+    """Return the status and the body of a worker's page; `_GONE` or `_SILENT` where it does not answer."""
     connection = _Connection(member.ops_socket)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read()
+    except TimeoutError:
+        return _SILENT, b""
     except (OSError, http.client.HTTPException):
-        return 0, b""
+        return _GONE, b""
     finally:
         connection.close()
