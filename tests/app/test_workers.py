@@ -68,6 +68,16 @@ async def end(server: Serving) -> None:
     await gone(pids(server))
 
 
+async def in_progress(server: Serving) -> float:
+    """Return how many registrations all workers together are busy with."""
+    page = await scrape(server.ops_address)
+    return sum(
+        value
+        for name, value in page.items()
+        if name.startswith("rpc_server_active_calls") and "AuthService/Register" in name
+    )
+
+
 async def call_on_new_connections(server: Serving, count: int) -> None:
     for _ in range(count):
         async with opened(server, watching=False) as channel:
@@ -158,7 +168,9 @@ async def test_sigterm_lets_calls_in_progress_finish_on_every_worker(url: str, t
     async with serving(workers(url, tmp_path, **slow)) as server:
         clients = [Client(server.address, url) for _ in range(4)]
         calls = [asyncio.ensure_future(each.register(f"u{n}@example.com")) for n, each in enumerate(clients)]
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(10):
+            while await in_progress(server) < 4:
+                await asyncio.sleep(0.02)
         await end(server)
         await asyncio.gather(*calls)
         for client in clients:
