@@ -88,7 +88,7 @@ docs-check: $(SYNCED)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input bench-users bench-sessions soak-events
+.PHONY: bench-timing bench-bad-input bench-users bench-sessions bench-start soak-events soak-reload
 bench-users: $(SYNCED) ## Show what user operations cost with a million users, compared with ten thousand
 	@$(BIN)/python bench/users.py
 
@@ -97,6 +97,12 @@ bench-sessions: $(SYNCED) ## Show what verifying a token costs, how soon revocat
 
 soak-events: $(SYNCED) ## Show that watchers killed at random see every event, in the order of commits
 	@$(BIN)/python bench/soak_events.py
+
+soak-reload: $(SYNCED) ## Show that no call fails while workers are replaced under load
+	@$(BIN)/python -m bench.soak_reload
+
+bench-start: $(SYNCED) ## Show how long a start takes and what an idle worker holds
+	@$(BIN)/python -m bench.start
 
 bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
 	@$(BIN)/python bench/bad_input.py

@@ -20,12 +20,14 @@ from service.auth.throttle import Terms as ThrottleTerms
 from service.auth.tokens import TokenTerms
 from service.db.lending import PoolOptions
 from service.errors import CannotRun
+from service.rpc.certificates import CertificateFiles
+from service.rpc.peer import Services
 from service.rpc.server import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from service.settings import Auth, Database, Server
+    from service.settings import Auth, Database, Server, Tls
 
 _KEY_MARGIN = timedelta(minutes=2)
 """How long a retired key verifies beyond the life of a token: a replica may hear of it a minute late, and clocks may
@@ -50,7 +52,7 @@ def pool(settings: Database) -> PoolOptions:
     )
 
 
-def transport(settings: Server) -> Transport:
+def transport(settings: Server, *, share_port: bool) -> Transport:
     """Return what the transport allows."""
     return Transport(
         max_message_bytes=settings.max_message_bytes,
@@ -60,7 +62,27 @@ def transport(settings: Server) -> Transport:
         max_connection_idle=settings.max_connection_idle_seconds,
         max_connection_age=settings.max_connection_age_seconds,
         max_connection_age_grace=settings.max_connection_age_grace_seconds,
+        share_port=share_port,
     )
+
+
+def leaving_seconds(settings: Server) -> float:
+    """Return after how long every connection has been asked to go: gRPC stretches their age by up to a tenth."""
+    return settings.max_connection_age_seconds * 1.1 + 1
+
+
+def services(settings: Tls, permissions_of: Callable[[frozenset[str]], frozenset[str]]) -> Services | None:
+    """Return the services known by their certificates; None where nobody is asked for one."""
+    return Services(settings.service_identities, permissions_of) if settings.client_auth == "required" else None
+
+
+def certificate_files(settings: Tls) -> CertificateFiles | None:
+    """Return where the certificates are; None in the clear."""
+    if settings.cert_file is None or settings.key_file is None:
+        return None
+    authorities = settings.client_ca_file if settings.client_auth == "required" else None
+    pair = Path(settings.cert_file), Path(settings.key_file)
+    return CertificateFiles(*pair, Path(authorities) if authorities else None)
 
 
 def terms(settings: Auth) -> TokenTerms:
@@ -128,7 +150,7 @@ def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:
     cost, pepper = settings.argon2, settings.password_pepper
     return Hasher(
         Argon2Parameters(cost.memory_kib, cost.time_cost, cost.parallelism),
-        threads=cost.hash_threads or _cores(),
+        threads=cost.hash_threads or cores(),
         queue=cost.hash_queue,
         pepper=pepper.get_secret_value().encode() if pepper else None,
         took=took,
@@ -146,6 +168,6 @@ def _most_connections() -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else max(limit - _OTHER_FILES, 1)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return how many cores this process may use; where the system does not say, how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

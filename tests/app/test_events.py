@@ -20,10 +20,11 @@ from gatelodge.events.v1 import events_pb2
 from gatelodge.users.v1 import users_pb2
 from tests.app.client import PASSWORD, Client, Login, failure, taken_apart
 
-from service import app as composition
+from service.app import running
 from service.db import Database
 from service.events.feed import Feed
 from service.events.record import Record
+from service.wiring import ground
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -388,7 +389,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, *, record: Record) -> None:
             super().__init__(record=record, room=200, patience=1.0)
 
-    monkeypatch.setattr(composition, "Feed", Narrow)
+    monkeypatch.setattr(ground, "Feed", Narrow)
 
 
 async def test_a_reader_that_more_events_wait_for_than_may_is_cut(narrow: None, app: App, url: str) -> None:
@@ -437,7 +438,7 @@ async def test_positions_become_visible_in_their_order(client: Client) -> None:
 
 
 async def test_a_stream_is_told_of_the_shutdown(url: str, settings_for: SettingsFor) -> None:
-    async with composition.running(settings_for(url)) as app:
+    async with running(settings_for(url)) as app:
         client = Client(app.address, url)
         root = await client.administrator()
         call = watching(client, root, latest=True)
@@ -456,10 +457,9 @@ async def test_a_watcher_that_leaves_is_forgotten(
         feeds.append(Feed(record=record))
         return feeds[0]
 
-    monkeypatch.setattr(composition, "Feed", made)
-    async with composition.running(settings_for(url)) as app, Client(app.address, url) as client:
+    monkeypatch.setattr(ground, "Feed", made)
+    async with running(settings_for(url)) as app, Client(app.address, url) as client:
         root = await client.administrator()
-        own = len(feeds[0]._readers)  # the process follows some events itself
         calls = [watching(client, root, latest=True) for _ in range(3)]
         for call in calls:
             await call.read()

@@ -228,7 +228,7 @@ async def test_one_source_is_limited_whatever_it_says_it_is(url: str, settings_f
 async def test_behind_a_trusted_proxy_each_source_is_limited_alone(url: str, settings_for: SettingsFor) -> None:
     settings = settings_for(
         url,
-        SERVER__TRUSTED_PROXIES="127.0.0.0/8",
+        SERVER__TRUSTED_PROXIES='["127.0.0.0/8"]',
         AUTH__THROTTLE__SOURCE_FREE_ATTEMPTS="2",
         AUTH__THROTTLE__BASE_DELAY_SECONDS="300",
     )

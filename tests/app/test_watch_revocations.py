@@ -20,9 +20,9 @@ from gatelodge.users.v1 import users_pb2
 from tests.app.client import Client, Login
 from tests.app.test_revocation import ended, until
 
-from service import app as composition
 from service.app import running
 from service.events.feed import Feed
+from service.wiring import ground
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -224,7 +224,7 @@ async def test_a_pruned_cursor_is_told(client: Client, root: Login) -> None:
 async def test_a_watcher_that_does_not_read_is_cut_off(
     url: str, settings_for: SettingsFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(composition, "Feed", lambda record: Feed(record=record, room=100))
+    monkeypatch.setattr(ground, "Feed", lambda record: Feed(record=record, room=100))
     async with running(settings_for(url)) as app, Client(app.address, url) as client:
         root = await client.administrator()
         call = watching(client, root)

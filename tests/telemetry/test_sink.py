@@ -64,3 +64,19 @@ def test_whoever_flushes_or_speaks_after_the_end_does_not_wait_long_either() -> 
         sink.close(timeout=0.1)
         sink.write(b"late\n")
         assert time.monotonic() - start < 2
+
+
+def test_lines_of_several_processes_in_one_pipe_do_not_mix() -> None:
+    # Of a pipe in packet mode each read returns what one write wrote; the kernel keeps those up to PIPE_BUF whole.
+    out, into = os.pipe2(os.O_DIRECT)
+    with os.fdopen(into, "w") as stream:
+        sink = Sink(stream, confession=lambda _: b"", interval=60)
+        for _ in range(10):
+            sink.write(b"x" * 999 + b"\n")
+        sink.flush()
+        writes: list[bytes] = []
+        while sum(map(len, writes)) < 10_000:
+            writes.append(os.read(out, 65536))
+        sink.close()
+    os.close(out)
+    assert all(len(write) % 1000 == 0 for write in writes)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from service.auth.statements import FIND_STANDING
+from service.auth.verification import UnknownKey
 from service.errors import CredentialsInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from service.access import Principal
+    from service.auth.keys import PublicKey
     from service.auth.revocations import Revocations
     from service.auth.verification import Claims, TokenVerifier
     from service.clock import Clock
@@ -27,6 +29,7 @@ class Authentication:
 
     Args:
         verify: what the token says.
+        learn: looks for a key that is not known here, seldom and in vain for most; None: there is none.
         revocations: what has been revoked.
         permissions_of: what roles allow now; called each time, so it must be cheap.
         database: asked when the revocations are stale.
@@ -38,12 +41,14 @@ class Authentication:
         self,
         *,
         verify: TokenVerifier,
+        learn: Callable[[str], Awaitable[PublicKey | None]],
         revocations: Revocations,
         permissions_of: Callable[[frozenset[str]], frozenset[str]],
         database: Database,
         clock: Clock,
     ) -> None:
         self._verify = verify
+        self._learn = learn
         self._revocations = revocations
         self._permissions_of = permissions_of
         self._database = database
@@ -57,15 +62,31 @@ class Authentication:
             DependencyUnavailable: only when awaited: the database cannot be asked.
 
         """
-        principal = self._claims(token).principal
+        try:
+            principal = self._claims(token).principal
+        except CredentialsInvalid as error:
+            if isinstance(error.__cause__, UnknownKey):
+                return self._learned(token, error.__cause__.kid)
+            raise
         return principal if self._revocations.fresh() else self._confirmed(principal)
 
     async def claims(self, token: str) -> Claims:
         """Return what a good token says, checked as for a call. Raises as `__call__`."""
-        claims = self._claims(token)
+        try:
+            claims = self._claims(token)
+        except CredentialsInvalid as error:
+            if not isinstance(error.__cause__, UnknownKey) or await self._learn(error.__cause__.kid) is None:
+                raise
+            claims = self._claims(token)
         if not self._revocations.fresh():
             await self._confirmed(claims.principal)
         return claims
+
+    async def _learned(self, token: str, kid: str) -> Principal:
+        """Try again when the token's key has been looked for: another replica may have begun to sign with it."""
+        if await self._learn(kid) is None:
+            raise CredentialsInvalid
+        return (await self.claims(token)).principal
 
     def _claims(self, token: str) -> Claims:
         claims = self._verify(token)

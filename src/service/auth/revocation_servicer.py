@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class RevocationServicer(revocations_pb2_grpc.RevocationServiceServicer):
     """Serves ``gatelodge.auth.v1.RevocationService``. Seals cursors under the master secret."""
 
-    def __init__(self, *, stream: RevocationStream, window: timedelta, master_secret: bytes) -> None:
+    def __init__(self, *, stream: RevocationStream, window: timedelta, root: bytes) -> None:
         self._stream = stream
         self._window = window
-        self._cursors = PageTokens(derived_key(master_secret, "revocation-cursors"), invalid=CursorInvalid)
+        self._cursors = PageTokens(derived_key(root, "revocation-cursors"), invalid=CursorInvalid)
 
     async def WatchRevocations(
         self, request: revocations_pb2.WatchRevocationsRequest, _: Context

@@ -28,6 +28,14 @@ _HEADER = {"alg", "kid", "typ"}
 """All that our headers have. Whatever else a header holds (`crit`, `jku`, `jwk`, `x5u`, `x5c`) is not of our making."""
 
 
+class UnknownKey(BadToken):
+    """The token names a key that is not, or not yet, known here."""
+
+    def __init__(self, kid: str) -> None:
+        super().__init__("unknown key")
+        self.kid = kid
+
+
 @dataclass(slots=True)
 class Claims:
     """What a good token says."""
@@ -77,7 +85,7 @@ class TokenVerifier:
         """Return what the token says.
 
         Raises:
-            CredentialsInvalid: whatever is wrong with it.
+            CredentialsInvalid: whatever is wrong with it; because of `UnknownKey`, if that is it.
 
         """
         known = self._known.get(token)
@@ -118,7 +126,7 @@ class TokenVerifier:
             raise BadToken("not an access token of ours")
         key = self._keys.verifying.get(header["kid"])
         if key is None:
-            raise BadToken("unknown key")
+            raise UnknownKey(header["kid"])
         return key
 
     def _claims(self, claims: dict[str, Any]) -> Claims:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+_LAST_WORDS = 1.0
+"""Seconds for a probe that is cut off at the end."""
+
 
 class Readiness:
     """Probes what the process cannot serve without, and tells when that changes.
@@ -64,7 +67,9 @@ class Readiness:
                 await asyncio.sleep(self._interval)
         finally:
             if self._running is not None:
+                # Waited for, so that what it says on its way out finds the log still there.
                 self._running.cancel()
+                await asyncio.wait((self._running,), timeout=_LAST_WORDS)
 
     async def _try(self) -> bool:
         """Probe once. A probe that hangs is not waited for, nor is another started beside it."""

@@ -36,6 +36,8 @@ class Sources:
         is not a list of addresses, the header counts for nothing.
         """
         peer: str = context.peer()
+        if peer.startswith(_UNIX):
+            peer = _UNIX  # the path is the server's own
         if not (self._unix or self._networks) or not self._trusts_peer(peer):
             return peer
         told = ",".join(str(value) for key, value in context.invocation_metadata() or () if key == FORWARDED_KEY)

@@ -5,10 +5,11 @@ nobody thought of is the strict one. Every setting has a default; what productio
 """
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
 
 RELAXED = ("development", "test")
 """The environments in which development defaults are allowed. Every other one is a production."""
@@ -35,11 +36,6 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     return value
 
 
-def _listed(value: object) -> object:
-    """Read what is text in the environment and a list in files."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
 def _proxy(value: str) -> str:
     if value != UNIX_PEERS:
         try:
@@ -57,7 +53,7 @@ PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
-TrustedProxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(_listed)]
+TrustedProxies = tuple[Annotated[str, AfterValidator(_proxy)], ...]
 Endpoint = Annotated[str, Field(pattern=r"^https?://[^@/?#\s]+/?$")]
 
 
@@ -67,6 +63,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
+class Tls(Section):
+    """Certificates of the gRPC server. Files are PEM, read again when they change."""
+
+    cert_file: str | None = Field(
+        default=None, description="The server's certificate and those between it and the root. None: plaintext."
+    )
+    key_file: str | None = Field(default=None, description="The certificate's private key, not encrypted.")
+    client_ca_file: str | None = Field(default=None, description="Whose client certificates are accepted.")
+    client_auth: Literal["none", "required"] = Field(
+        default="none", description="Whether clients are asked for a certificate; without one they cannot connect."
+    )
+    service_identities: dict[Annotated[str, Field(min_length=1)], list[str]] = Field(
+        default_factory=dict,
+        description="Services by the name in their verified certificate (URI, else DNS name, else common name) with "
+        'their roles: `{"spiffe://corp/billing":["reader"]}`.',
+    )
+
+
 class Server(Section):
     """The gRPC server."""
 
@@ -74,8 +88,27 @@ class Server(Section):
     port: Port = Field(default=50051, description="Port to listen on; 0 takes a free one.")
     trusted_proxies: TrustedProxies = Field(
         default=(),
-        description="Peers whose `x-forwarded-for` tells where a call comes from: networks and addresses, or `unix`, "
-        "with commas between them.",
+        description="Peers whose `x-forwarded-for` tells where a call comes from: networks and addresses, or `unix`: "
+        '`["10.0.0.0/8"]`.',
+    )
+    unix_socket: Annotated[str, Field(pattern=r"^/\S{1,99}$")] | None = Field(
+        default=None, description="Listen on this Unix socket, an absolute path, in place of host and port."
+    )
+    unix_socket_mode: Literal["0600", "0660", "0666"] = Field(
+        default="0600", description="Who may connect to it: the owner, the group too, or everyone on this machine."
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that share the port. More than one: as many as there are cores to use.",
+    )
+    worker_connection_age_seconds: float = Field(
+        default=60,
+        ge=0.1,
+        le=2_000_000,
+        description="Bounds max_connection_age_seconds where there are several workers: how soon a worker replaced "
+        "on SIGHUP is left by its clients.",
     )
     reflection: bool = Field(default=False, description="Serve gRPC reflection, for grpcurl without protos.")
     insecure: bool = Field(
@@ -121,6 +154,7 @@ class Server(Section):
     drain_grace_seconds: float = Field(
         default=10, ge=0, le=3600, description="After that, how long calls may take to finish."
     )
+    tls: Tls = Tls()
 
 
 class Ops(Section):
@@ -169,7 +203,7 @@ class Argon2(Section):
     time_cost: int = Field(default=2, ge=1, le=16, description="Passes over the memory.")
     parallelism: int = Field(default=1, ge=1, le=16, description="Lanes of one hash.")
     hash_threads: int | None = Field(
-        default=None, ge=1, le=256, description="Hashes computed at once. None: one per core."
+        default=None, ge=1, le=256, description="Hashes computed at once. None: one per core, shared by the workers."
     )
     hash_queue: int = Field(default=128, ge=0, le=10_000, description="Hashes waiting before new ones are refused.")
 
@@ -327,6 +361,19 @@ class Settings(Section):
     log: Log = Log()
     tracing: Tracing = Tracing()
     metrics: Metrics = Metrics()
+
+    _references: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def references(self) -> Mapping[str, str]:
+        """By the dotted name of each secret that was fetched from elsewhere, the scheme of its reference."""
+        return self._references
+
+    def fetched_from(self, references: Mapping[str, str]) -> Self:
+        """Return these settings, knowing which secrets were fetched from elsewhere."""
+        known = self.model_copy()
+        known._references = dict(references)  # noqa: SLF001 - ours
+        return known
 
     @property
     def production(self) -> bool:

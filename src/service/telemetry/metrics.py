@@ -50,6 +50,7 @@ class Metrics:
             "How far the database's clock, which is used, is ahead of this machine's.",
             registry=self.registry,
         )
+        self._expiry: Gauge | None = None
         self._loop_lag = self._histogram(
             "gatelodge_event_loop_lag_seconds",
             "How late the event loop wakes a sleeper.",
@@ -101,6 +102,16 @@ class Metrics:
     def clock_offset(self, seconds: float) -> None:
         """Tell how far the database's clock is ahead of this machine's."""
         self._clock_offset.set(seconds)
+
+    def certificate_expires(self, at: float) -> None:
+        """Tell when the TLS certificate in use expires, Unix seconds. Without TLS there is no such metric."""
+        if self._expiry is None:
+            self._expiry = Gauge(
+                "gatelodge_tls_certificate_expiry_timestamp_seconds",
+                "When the TLS certificate in use expires, Unix time.",
+                registry=self.registry,
+            )
+        self._expiry.set(at)
 
     def loop_lag(self, seconds: float) -> None:
         """Count one measurement of `measure_loop_lag`."""

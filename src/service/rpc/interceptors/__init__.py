@@ -12,6 +12,7 @@ from service.rpc.interceptors.idempotency import Idempotency
 from service.rpc.interceptors.request_id import RequestId
 from service.rpc.interceptors.tracing import Tracing
 from service.rpc.interceptors.validation import Validation
+from service.rpc.peer import Services
 
 if TYPE_CHECKING:
     from service.rpc.inflight import InFlight
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 
-def chain(
+def chain(  # noqa: PLR0913 - what each layer needs
     *,
     tracing: Tracing,
     request_id: RequestId,
@@ -43,6 +44,7 @@ def chain(
     default_deadline: float,
     authenticate: Authenticate,
     idempotency: Idempotency,
+    services: Services | None = None,
 ) -> tuple[Layer, ...]:
     """Return the interceptors, outermost first.
 
@@ -55,6 +57,7 @@ def chain(
         default_deadline: seconds a call with one response may take when its client does not say.
         authenticate: see `Access`.
         idempotency: the layer that knows repeated mutations.
+        services: who callers with a certificate are; None where nobody is asked for one.
 
     """
     return (
@@ -70,7 +73,7 @@ def chain(
         # a request that does not come.
         Deadline(inflight=inflight, default_seconds=default_deadline),
         # Before the request is received: a stranger's is none of our memory, and validation tells them nothing.
-        Access(authenticate=authenticate),
+        Access(authenticate=authenticate, service=(services or Services({})).principal),
         # Receives and decodes requests, so that everything further in sees valid ones only.
         Validation(max_message_bytes=max_message_bytes, inflight=inflight),
         # Innermost: compares decoded requests, and keeps the bytes of answers with the change they tell of.

@@ -31,12 +31,16 @@ class Access(Layer):
 
     Args:
         authenticate: turns a token's text into who holds it, at once or when awaited; raises `CredentialsInvalid`.
+        service: who a caller without a token is by the name in their certificate; None for strangers.
 
     """
 
-    def __init__(self, *, authenticate: Authenticate) -> None:
+    def __init__(
+        self, *, authenticate: Authenticate, service: Callable[[str | None], Principal | None] = lambda _: None
+    ) -> None:
         super().__init__()
         self._authenticate = authenticate
+        self._service = service
 
     def bind(self, handler: Handler) -> Handler:
         """Public methods are not wrapped at all."""
@@ -52,19 +56,18 @@ class Access(Layer):
 
         """
         token = _token(context)
-        if token is None:
-            method.rule.admit(None)
-        else:
-            await self._admit(method, token)
-            if method.server_streaming:
-                context = cast("Context", _Guarded(context, partial(self._admit, method, token)))
+        await self._admit(method, token)
+        if method.server_streaming:
+            context = cast("Context", _Guarded(context, partial(self._admit, method, token)))
         return await proceed(request, context)
 
-    async def _admit(self, method: Method, token: str) -> None:
-        principal = self._authenticate(token)
-        if not isinstance(principal, Principal):
-            principal = await principal
+    async def _admit(self, method: Method, token: str | None) -> None:
         current = call.current()
+        if token is None:
+            principal = self._service(current.peer_identity if current else None)
+        else:
+            found = self._authenticate(token)
+            principal = found if isinstance(found, Principal) else await found
         if current is not None:
             current.principal = principal
         method.rule.admit(principal)

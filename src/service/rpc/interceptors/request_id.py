@@ -37,6 +37,7 @@ class RequestId(Layer):
     Args:
         new_id: makes ids.
         source: tells where a call comes from.
+        identify: names the peer by its certificate; None where nobody is asked for one.
 
     """
 
@@ -45,15 +46,18 @@ class RequestId(Layer):
         *,
         new_id: Callable[[], str] = new_request_id,
         source: Callable[[Context], str] = Sources(),  # noqa: B008 - it keeps nothing
+        identify: Callable[[Context], str | None] | None = None,
     ) -> None:
         super().__init__()
         self._new_id = new_id
         self._source = source
+        self._identify = identify
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
         request_id = self._accepted(context) or self._new_id()
-        call.enter(call.Call(request_id, method.name, self._source(context), _user_agent(context)))
+        identity = self._identify(context) if self._identify is not None else None
+        call.enter(call.Call(request_id, method.name, self._source(context), _user_agent(context), identity))
         metadata = ((REQUEST_ID_KEY, request_id),)
         context.set_trailing_metadata(metadata)
         if method.server_streaming and method.known:
