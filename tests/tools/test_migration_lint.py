@@ -128,7 +128,7 @@ def test_set_not_null_passes_after_a_check_that_was_validated() -> None:
 
 
 def test_findings_say_where() -> None:
-    (finding,) = lint(history("CREATE TABLE t ();\n\n-- why\nSELECT 'ä';\n-- more\nLOCK TABLE t;\n"))
+    (finding,) = lint(history("CREATE TABLE t ();\n\n-- why\nSELECT 'ä';\n-- more\nLOCK TABLE o;\n"))
     assert str(finding).startswith("migrations/0001_file1.sql:6: lock: Makes all others wait.")
 
 

@@ -93,8 +93,8 @@ def refused(statement: Any, schema: Schema, *, transaction: bool) -> Iterator[st
     match statement:
         case ast.CreateStmt():
             schema.make(_name(statement.relation))
-        case ast.CreateTableAsStmt():
-            schema.make(_name(statement.into.rel))
+        case ast.CreateTableAsStmt(into=ast.IntoClause(rel=table)):
+            schema.make(_name(table))
         case ast.IndexStmt():
             yield from _index(statement, schema, transaction=transaction)
         case ast.AlterTableStmt():
@@ -219,9 +219,8 @@ def _volatile(expression: Any) -> bool:
             return _volatile(expression.arg)
         case ast.A_ArrayExpr():
             return any(_volatile(element) for element in expression.elements or ())
-        case ast.FuncCall():
-            stable = expression.funcname[-1].sval in _STABLE
-            return not stable or any(_volatile(argument) for argument in expression.args or ())
+        case ast.FuncCall(funcname=[*_, name]):
+            return name.sval not in _STABLE or bool(expression.args)
     return True
 
 

@@ -30,12 +30,12 @@ class Schema:
 
     def checked(self, table: str, constraint: Any) -> None:
         """Note a check; it counts once it is validated."""
-        test = constraint.raw_expr
-        if isinstance(test, ast.NullTest) and test.nulltesttype == NullTestType.IS_NOT_NULL and constraint.conname:
-            column = test.arg.fields[-1].sval
-            self._not_null[table, constraint.conname] = column
-            if not constraint.skip_validation:
-                self._validated.add((table, column))
+        match constraint.raw_expr:
+            case ast.NullTest(arg=ast.ColumnRef(fields=fields), nulltesttype=NullTestType.IS_NOT_NULL) if fields:
+                column = fields[-1].sval
+                self._not_null[table, constraint.conname or ""] = column
+                if not constraint.skip_validation:
+                    self._validated.add((table, column))
 
     def validated(self, table: str, constraint: str) -> None:
         """Note that all rows pass a check."""
