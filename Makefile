@@ -93,7 +93,7 @@ migrations-lint: $(SYNCED) ## Refuse migrations that would stop others or break 
 	@$(BIN)/python -m tools.migration_lint
 
 test-envoy: $(SYNCED) ## Run only the tests that start a real Envoy
-	@$(BIN)/pytest tests/app/test_envoy.py tests/app/test_rolling.py tests/app/test_upgrade.py
+	@$(BIN)/pytest tests/app/test_envoy.py tests/app/test_envoy_retries.py tests/app/test_rolling.py tests/app/test_upgrade.py
 
 soak-rolling: $(SYNCED) ## Restart two replicas behind Envoy by turns under 200 calls/s for 30 s: no call may fail
 	@$(BIN)/python -m bench.soak_rolling
