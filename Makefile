@@ -59,7 +59,7 @@ format: $(SYNCED) ## Format the code
 
 # --- what must hold before a merge -----------------------------------------------------------------------------------
 
-check: lock-check lint types imports proto-check sql-proof docs-check ## Lint, types, import rules, protos, SQL proof, pages
+check: lock-check lint types imports proto-check migrations-lint sql-proof docs-check ## Lint, types, import rules, protos, migrations, SQL proof, pages
 	@echo 'all checks passed'
 
 lock-check: $(SYNCED)
@@ -85,6 +85,21 @@ docs: $(SYNCED) ## Write the pages made from code: errors, configuration
 
 docs-check: $(SYNCED)
 	@$(BIN)/python -m service.rpc.errors_page --check && $(BIN)/python -m service.settings.page --check
+
+# --- replicas and releases -------------------------------------------------------------------------------------------
+
+.PHONY: migrations-lint test-envoy soak-rolling rehearse-upgrade
+migrations-lint: $(SYNCED) ## Refuse migrations that would stop others or break the release before, unless marked
+	@$(BIN)/python -m tools.migration_lint
+
+test-envoy: $(SYNCED) ## Run only the tests that start a real Envoy
+	@$(BIN)/pytest tests/app/test_envoy.py tests/app/test_envoy_retries.py tests/app/test_rolling.py tests/app/test_upgrade.py
+
+soak-rolling: $(SYNCED) ## Restart two replicas behind Envoy by turns under 200 calls/s for 30 s: no call may fail
+	@$(BIN)/python -m bench.soak_rolling
+
+rehearse-upgrade: $(SYNCED) ## Go from release OLD (the last tag, else HEAD) to the working tree and back, under load
+	@$(BIN)/python -m bench.rehearse_upgrade $(OLD)
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 

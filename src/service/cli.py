@@ -144,7 +144,13 @@ def _migrate(options: argparse.Namespace) -> int:
         for migration in _run(operations.schema_status(database)).pending:
             print(f"-- would apply {migration.file}\n{migration.sql}")
         return _OK
-    status = _run(operations.migrate(database, lambda done, seconds: print(f"applied {done.file} in {seconds:.2f} s")))
+    status = _run(
+        operations.migrate(
+            database,
+            lambda done, seconds: print(f"applied {done.file} in {seconds:.2f} s", flush=True),
+            lambda it, pause: print(f"{it.file} waits for a lock, again in {pause:.0f} s", file=sys.stderr, flush=True),
+        )
+    )
     print(f"the schema is up to date: {len(status.applied)} migrations applied")
     return _OK
 

@@ -49,8 +49,8 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(environ: Mapping[str, str], command: Sequence[str] = (GATELODGE,)) -> AsyncIterator[Serving]:
-    """Run ``gatelodge serve``, or `command` in its place, with nothing but `environ`, from when it serves on."""
+async def serving(environ: Mapping[str, str], command: Sequence[str | Path] = (GATELODGE,)) -> AsyncIterator[Serving]:
+    """Run ``gatelodge serve`` with nothing but `environ`, from when it serves until the block is left."""
     process = await asyncio.create_subprocess_exec(
         *command, "serve", env={"PATH": "/usr/bin:/bin", **environ}, stderr=asyncio.subprocess.PIPE
     )
