@@ -14,6 +14,7 @@ import time
 import urllib.parse
 import urllib.request
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def draw_stat(axes: plt.Axes, panel: dict[str, Any], prometheus: Prometheus) -> 
     values = [float(value) for series in found for _, value in series["values"]]
     axes.set_axis_off()
     text, colour = "no data", FAINT
-    if values and values[-1] == values[-1]:  # not NaN
+    if values and isfinite(values[-1]):
         colours = [step["color"] for step in defaults["thresholds"]["steps"] if values[-1] >= (step["value"] or 0)]
         colour = {"green": "#73bf69", "red": "#f2495c", "yellow": "#f2cc0c", "blue": "#8ab8ff"}[colours[-1]]
         words = {key: word["text"] for entry in defaults["mappings"] for key, word in entry["options"].items()}
@@ -88,19 +89,20 @@ def draw_stat(axes: plt.Axes, panel: dict[str, Any], prometheus: Prometheus) -> 
 def draw_graph(axes: plt.Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
     """Draw a panel's series over time."""
     unit = panel["fieldConfig"]["defaults"]["unit"]
-    lines = [(target, series) for target in panel["targets"] for series in prometheus.series(target["expr"])]
+    asked = [(target, series) for target in panel["targets"] for series in prometheus.series(target["expr"])]
+    lines = [(target, series) for target, series in asked if any(value != "NaN" for _, value in series["values"])]
     for number, (target, series) in enumerate(lines):
         when = [datetime.fromtimestamp(float(at), UTC) for at, _ in series["values"]]
         values = [float(value) for _, value in series["values"]]
         colour = COLOURS[number % len(COLOURS)]
-        name = f"{legend(target['legendFormat'], series['metric'])}  {shown(values[-1], unit)}"
+        name = f"{legend(target['legendFormat'], series['metric'])}  {shown(values[-1], unit) if isfinite(values[-1]) else '–'}"
         axes.plot(when, values, color=colour, linewidth=1.1, label=name)
     axes.set_xlim(datetime.fromtimestamp(prometheus.start, UTC), datetime.fromtimestamp(prometheus.end, UTC))
     axes.set_ylim(bottom=0)
     axes.grid(color=FAINT, linewidth=0.4)
     axes.tick_params(colors=INK, labelsize=7, length=0)
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, unit))
-    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=6))
+    axes.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=7))
     axes.xaxis.set_major_formatter(mdates.DateFormatter("%H:%M"))
     for side in axes.spines.values():
         side.set_visible(False)
