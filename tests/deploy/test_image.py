@@ -47,6 +47,10 @@ def _secrets(tmp_path: Path) -> Path:
 async def _over_tcp(empty_url: str, secrets: Path) -> AsyncIterator[str]:
     """Make the test's own empty database reachable for a user whom its socket refuses, and tell the service of it."""
     of = conninfo_to_dict(as_url(empty_url))
+    if not str(of["host"]).startswith("/"):
+        (secrets / "database__url").write_text(as_url(empty_url))
+        yield as_url(empty_url)
+        return
     socket = f"{of['host']}/.s.PGSQL.{of.get('port', 5432)}"
 
     async def pour(source: asyncio.StreamReader, into: asyncio.StreamWriter) -> None:
