@@ -1,9 +1,10 @@
-"""What is wrong with the files in this folder, as far as their schemas tell: prints it and exits 1. ``make deploy-check``.
+"""What is wrong with the files in this folder, as far as schemas tell: prints it and exits 1. ``make deploy-check``.
 
-- each overlay of deploy/kubernetes, rendered by kustomize (the one in kubectl), against Kubernetes' own schemas, strictly,
+- the kustomizations of deploy/kubernetes, rendered by kubectl's own kustomize, against Kubernetes' schemas, strictly,
   and the Prometheus operator's for its kinds
 - deploy/compose/compose.yaml against the Compose Specification
-- the dashboard: panels apart from each other, every query PromQL; the alerts: each with a runbook that exists, and tests
+- the dashboard: panels apart from each other, every query PromQL
+- the alerts: each with a runbook that exists, a test that shows it firing and one that shows it quiet
 """
 
 from __future__ import annotations

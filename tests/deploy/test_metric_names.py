@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,13 @@ import grpc
 import promql_parser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
-from tests.app.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
+
+    from prometheus_client import Metric
+    from tests.app.client import Client
 
     from service.app import App
 
@@ -32,6 +35,11 @@ def _selectors(node: object) -> Iterator[promql_parser.VectorSelector]:
         for part in child if isinstance(child, list) else [child]:
             if part is not None and not isinstance(part, str):
                 yield from _selectors(part)
+
+
+def _page(url: str) -> list[Metric]:
+    with urllib.request.urlopen(url) as page:
+        return list(parse(page.read().decode()))
 
 
 @pytest.fixture(name="named")
@@ -54,8 +62,7 @@ async def test_every_metric_of_the_dashboard_and_the_alerts_is_one_of_the_servic
     await client.user()
     with pytest.raises(grpc.aio.AioRpcError):
         await client.login("ada@example.com", "not the right password")
-    with urllib.request.urlopen(f"http://{app.ops_address}/metrics") as page:
-        families = list(parse(page.read().decode()))
+    families = await asyncio.to_thread(_page, f"http://{app.ops_address}/metrics")
     labels: dict[str, set[str]] = {}
     for family in families:
         for sample in family.samples:
