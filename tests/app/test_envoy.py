@@ -87,7 +87,8 @@ async def test_paths_and_queries_become_fields(envoy: Envoy, client: Client) -> 
     assert (await ask(envoy, "GET", f"/v1/users/{root.user_id}", None, headers)).json["user"]["id"] == root.user_id
     page = await ask(envoy, "GET", "/v1/users?pageSize=1", None, headers)
     assert len(page.json["users"]) == 1
-    disabled = await ask(envoy, "POST", f"/v1/users/{root.user_id}:disable", {"reason": "gone"}, headers)
+    ada = await client.user("ada.too@example.com")
+    disabled = await ask(envoy, "POST", f"/v1/users/{ada.user_id}:disable", {"reason": "gone"}, headers)
     assert disabled.json["user"]["state"] == "STATE_DISABLED"
 
 
@@ -119,7 +120,7 @@ async def test_events_arrive_while_the_stream_is_open_over_grpc_web(envoy: Envoy
     request = events_pb2.WatchEventsRequest(earliest=True)
     answer = await web(envoy, "/gatelodge.events.v1.EventService/WatchEvents", request, root.token, enough=2)
     events = [event for raw in answer.messages for event in events_pb2.WatchEventsResponse.FromString(raw).events]
-    assert [event.type for event in events] == ["user.registered"]
+    assert [event.type for event in events] == ["key.activated", "user.registered", "session.started"]
     assert answer.headers["x-request-id"]
 
 
@@ -131,8 +132,8 @@ async def test_events_arrive_as_lines_of_json_while_the_stream_is_open(envoy: En
             return [json.loads(response.readline()) for _ in range(2)]
 
     first, second = await asyncio.to_thread(lines)
-    assert [event["type"] for event in first["events"]] == ["user.registered"]
-    assert "userRegistered" in first["events"][0]
+    assert [event["type"] for event in first["events"]] == ["key.activated", "user.registered", "session.started"]
+    assert "userRegistered" in first["events"][1]
     assert "events" not in second
     assert second["cursor"]
 

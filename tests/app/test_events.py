@@ -36,11 +36,15 @@ if TYPE_CHECKING:
     from service.events.reader import Reader
 
 
+async def forget_the_start(url: str) -> None:
+    async with Database(url) as database:
+        await Record(database=database).prune(datetime.now(UTC) + timedelta(seconds=1))
+
+
 @pytest.fixture
 async def client(app: App, url: str) -> AsyncIterator[Client]:
     """A client of a service whose record begins now: what the start itself recorded is pruned."""
-    async with Database(url) as database:
-        await Record(database=database).prune(datetime.now(UTC) + timedelta(seconds=1))
+    await forget_the_start(url)
     async with Client(app.address, url) as connected:
         yield connected
 

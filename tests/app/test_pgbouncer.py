@@ -133,6 +133,7 @@ async def app(url: str, bouncer: Bouncer, settings_for: SettingsFor) -> AsyncIte
     pooled = f"postgresql://{ROLE}@127.0.0.1:{bouncer.port}/{name}"
     settings = settings_for(pooled, DATABASE__PREPARE_STATEMENTS="false", DATABASE__MIGRATE_ON_START="false")
     async with running(settings) as started:
+        await events.forget_the_start(url)
         yield started
 
 

@@ -41,7 +41,7 @@ def test_a_trusted_proxy_tells_the_source(headers: tuple[str, ...], expected: st
 def test_from_anybody_else_the_header_is_nothing(headers: tuple[str, ...]) -> None:
     assert source(TRUSTED, STRANGER, *headers) == STRANGER
     assert source((), PROXY, *headers) == PROXY
-    assert source(TRUSTED, "unix:", *headers) == "unix:"
+    assert source(TRUSTED, "unix:", *headers) == "unix"
 
 
 def test_what_the_caller_wrote_left_of_the_proxys_own_entry_is_nothing() -> None:
