@@ -59,7 +59,7 @@ format: $(SYNCED) ## Format the code
 
 # --- what must hold before a merge -----------------------------------------------------------------------------------
 
-check: lock-check lint types imports proto-check sql-proof docs-check ## Lint, types, import rules, protos, SQL proof, pages
+check: lock-check lint types imports proto-check migrations-lint sql-proof docs-check deploy-check ## Lint, types, import rules, protos, migrations, SQL proof, pages, deployment
 	@echo 'all checks passed'
 
 lock-check: $(SYNCED)
@@ -86,14 +86,38 @@ docs: $(SYNCED) ## Write the pages made from code: errors, configuration
 docs-check: $(SYNCED)
 	@$(BIN)/python -m service.rpc.errors_page --check && $(BIN)/python -m service.settings.page --check
 
+# --- replicas and releases -------------------------------------------------------------------------------------------
+
+.PHONY: migrations-lint test-envoy soak-rolling rehearse-upgrade
+migrations-lint: $(SYNCED) ## Refuse migrations that would stop others or break the release before, unless marked
+	@$(BIN)/python -m tools.migration_lint
+
+test-envoy: $(SYNCED) ## Run only the tests that start a real Envoy
+	@$(BIN)/pytest tests/app/test_envoy.py tests/app/test_envoy_retries.py tests/app/test_rolling.py tests/app/test_upgrade.py
+
+soak-rolling: $(SYNCED) ## Restart two replicas behind Envoy by turns under 200 calls/s for 30 s: no call may fail
+	@$(BIN)/python -m bench.soak_rolling
+
+rehearse-upgrade: $(SYNCED) ## Go from release OLD (the last tag, else HEAD) to the working tree and back, under load
+	@$(BIN)/python -m bench.rehearse_upgrade $(OLD)
+
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input bench-users soak-events
+.PHONY: bench-timing bench-bad-input bench-users bench-sessions bench-start soak-events soak-reload
 bench-users: $(SYNCED) ## Show what user operations cost with a million users, compared with ten thousand
 	@$(BIN)/python bench/users.py
 
+bench-sessions: $(SYNCED) ## Show what verifying a token costs, how soon revocations are known, and refreshes a second
+	@$(BIN)/python bench/sessions.py
+
 soak-events: $(SYNCED) ## Show that watchers killed at random see every event, in the order of commits
 	@$(BIN)/python bench/soak_events.py
+
+soak-reload: $(SYNCED) ## Show that no call fails while workers are replaced under load
+	@$(BIN)/python -m bench.soak_reload
+
+bench-start: $(SYNCED) ## Show how long a start takes and what an idle worker holds
+	@$(BIN)/python -m bench.start
 
 bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
 	@$(BIN)/python bench/bad_input.py
@@ -106,3 +130,44 @@ bench-timing: $(SYNCED) ## Show that Login and Register take the same time whoev
 .PHONY: demo
 demo: $(SYNCED) ## Tour the API against the service that `make run` started
 	@$(BIN)/python demo/tour.py
+
+# --- deploying -------------------------------------------------------------------------------------------------------
+
+# Debian's and Ubuntu's package `prometheus` has it; no registry of Python's does.
+PROMTOOL := $(shell command -v promtool)
+RULE_TESTS := $(wildcard deploy/prometheus/tests/*.test.yml)
+
+.PHONY: deploy-check deploy-files rules-check image image-test audit sbom dashboard-picture
+deploy-check: $(SYNCED) rules-check ## Check the Dockerfile, manifests, Compose file, alerts, dashboard and workflow
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/python deploy/kubernetes/prometheus_rule.py --check
+	@$(BIN)/python deploy/check.py
+	@said=$$($(BIN)/zizmor --quiet --offline --no-progress .github/workflows) || { echo "$$said"; exit 1; }
+
+rules-check:
+ifneq ($(PROMTOOL),)
+	@said=$$({ $(PROMTOOL) check config deploy/prometheus/prometheus.yml && $(PROMTOOL) test rules $(RULE_TESTS); } 2>&1) \
+	  || { echo "$$said"; exit 1; }
+else
+	@echo 'skipped: the alert rules and their tests, for want of promtool (apt-get install prometheus)' >&2
+	@test -z '$(PROMTOOL_REQUIRED)'
+endif
+
+deploy-files: $(SYNCED) ## Write the alert rules for the Prometheus operator
+	@$(BIN)/python deploy/kubernetes/prometheus_rule.py
+
+image: ## Build the image gatelodge:latest; needs Docker
+	@DOCKER_BUILDKIT=1 docker build --build-arg COMMIT=$$(git rev-parse HEAD) --tag gatelodge:latest .
+
+image-test: $(SYNCED) ## Build what the image holds, without Docker, and run it read-only and without privileges
+	@$(BIN)/pytest tests/deploy/test_image.py -s -q
+
+audit: $(SYNCED) ## Look for known vulnerabilities in what uv.lock has; asks the OSV database
+	@$(BIN)/uv audit --frozen --preview-features audit
+
+sbom: $(SYNCED) ## Write the bill of materials of what the image holds to dist/sbom.cdx.json (CycloneDX)
+	@mkdir -p dist && $(BIN)/uv export --quiet --frozen --no-dev --preview-features sbom-export --format cyclonedx1.5 -o dist/sbom.cdx.json > /dev/null
+
+dashboard-picture: $(SYNCED) ## Draw the dashboard from a running Prometheus: PROMETHEUS=http://127.0.0.1:9090 MINUTES=15
+	@$(BIN)/uv run --frozen --group pictures deploy/grafana/picture.py $(or $(PROMETHEUS),http://127.0.0.1:9090) \
+	  docs/images/dashboard.png --minutes $(or $(MINUTES),15)

@@ -2,6 +2,7 @@
 
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
+-- gatelodge: allow add-constraint because no release has run yet, so the table is empty
 ALTER TABLE users
     ADD COLUMN disable_reason text NOT NULL DEFAULT '' CHECK (char_length(disable_reason) <= 500),
     ADD COLUMN purge_time timestamptz,

@@ -31,6 +31,7 @@ COMMENT ON COLUMN sessions.generation IS 'Counts the refresh tokens handed out, 
 COMMENT ON COLUMN sessions.refresh_hash IS 'SHA-256 of the refresh token that is good now.';
 COMMENT ON COLUMN sessions.refresh_salt IS 'With the token before, and a key, gives the one that is good now; NULL: the first.';
 
+-- gatelodge: allow add-constraint because no release has run yet, so the table is empty
 ALTER TABLE users ADD COLUMN token_version bigint NOT NULL DEFAULT 1 CHECK (token_version > 0);
 COMMENT ON COLUMN users.token_version IS 'Access tokens of an earlier version are dead, whatever their session.';
 

@@ -1,5 +1,5 @@
 CREATE TABLE roles (
-    name text PRIMARY KEY,
+    name text COLLATE "C" PRIMARY KEY,
     description text NOT NULL DEFAULT '',
     permissions text[] NOT NULL DEFAULT '{}',
     built_in boolean NOT NULL DEFAULT false,

@@ -1,69 +1,47 @@
-"""The composition root: builds the whole service once, in order, and closes it in reverse. Nothing else wires."""
+"""The composition root: builds the whole service once, in order, and closes it in reverse. Parts are in `wiring`."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gatelodge.auth.v1 import auth_pb2_grpc, tokens_pb2_grpc
-from gatelodge.events.v1 import events_pb2_grpc
-from gatelodge.info.v1 import info_pb2_grpc
-from gatelodge.users.v1 import users_pb2_grpc
-from uuid_utils.compat import uuid7
-
 from service import development, options
-from service.auth.accounts import Accounts
-from service.auth.explanation import LoginExplainer
-from service.auth.keys import load_or_create
-from service.auth.login import Login
-from service.auth.passwords import PasswordPolicy
-from service.auth.profile import Profile
-from service.auth.sealing import Seal, derive
-from service.auth.servicer import AuthServicer, TokenServicer
-from service.auth.tokens import TokenIssuer, TokenVerifier
+from service.auth.resealing import reseal
+from service.auth.sealing import Seal
 from service.build import this_build
-from service.clock import system_clock
-from service.db import Answers, Database
-from service.events.feed import CHANNEL, Feed
-from service.events.journal import Journal
-from service.events.record import Record
-from service.events.retention import Retention
-from service.events.servicer import EventServicer
-from service.info.servicer import InfoServicer
-from service.jobs import Job, Jobs
-from service.operations import prepare_schema
-from service.paging import PageTokens, derived_key
-from service.rpc.address import address
+from service.db.clock import DatabaseClock
+from service.jobs import Jobs
+from service.roles.guard import Guard
 from service.rpc.drain import drain
-from service.rpc.health import HealthBoard
+from service.rpc.health import REVOCATIONS, HealthBoard
 from service.rpc.inflight import InFlight
-from service.rpc.interceptors import Idempotency, chain
+from service.rpc.leaving import leave
 from service.rpc.readiness import Readiness
-from service.rpc.server import build_server, listen, register
+from service.rpc.server import build_server, register
 from service.supervisor import Supervisor
 from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
-from service.telemetry.ops import OpsServer
-from service.users.directory import Directory
-from service.users.export import Export
-from service.users.lifecycle import Lifecycle
-from service.users.listing import Listing
-from service.users.servicer import UserServicer
+from service.wiring import ground as foundation
+from service.wiring.auth import accounts, auth
+from service.wiring.events import events, info
+from service.wiring.roles import roles, roles_in_force
+from service.wiring.serving import bind, certificates, interceptors, ops, tell_fresh
+from service.wiring.users import users
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    import grpc.aio
+    from prometheus_client import Metric
 
-    from service.auth.hashing import Hasher
-    from service.auth.keys import KeyRing
+    from service.auth.accounts import Accounts
+    from service.auth.key_rotation import KeyRotation
+    from service.auth.resealing import Resealed
     from service.build import Build
     from service.clock import Clock
-    from service.settings import Ops, Settings
+    from service.settings import Settings
 
 _PING_SECONDS = 0.3
 """Less than a probe may take, so that a pool that is merely busy is told from a database that is away."""
@@ -77,12 +55,23 @@ class App:
     address: str
     """Where gRPC listens, ``host:port``."""
     ops_address: str | None
-    """Where the ops HTTP port listens; None when it is off."""
+    """Where the ops HTTP port listens; None when it is off, or on a Unix socket."""
+    reload: Callable[[], bool] | None
+    """Reads the certificates again, off the loop; None in the clear."""
+    leave: Callable[[], Awaitable[None]]
+    """Leaves the port to the other processes that share it, before the block is left."""
+    families: Callable[[], Iterable[Metric]]
+    """The numbers, after the block is left, too."""
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIterator[App]:
+async def running(
+    settings: Settings, *, clock: Clock | None = None, ops_socket: str | None = None
+) -> AsyncIterator[App]:
     """Build the service, serve until the block is left, then drain and close.
+
+    `clock` is the database's unless given. With `ops_socket` the service is one of several workers: it shares its port,
+    and shows its ops pages on that Unix socket.
 
     Raises:
         CannotRun: the schema, the signing keys or the embedded database are no good, or an address cannot be bound.
@@ -99,82 +88,56 @@ async def running(settings: Settings, *, clock: Clock = system_clock) -> AsyncIt
         if (pusher := otlp.metrics(settings.metrics, metrics.registry, who)) is not None:
             stack.push_async_callback(asyncio.to_thread, pusher.close)
 
-        # What everything stands on, the rules, and their RPCs.
-        database, hasher = await _foundation(stack, settings, metrics)
-        master_secret = development.master_secret(settings)
-        keys = await load_or_create(database, Seal(master_secret))
-        answers = Answers(database)
-        terms = options.terms(settings.auth)
-        policy = PasswordPolicy(settings.auth.password_min_length)
-        directory = Directory(database=database, new_id=uuid7)
-        lifecycle = Lifecycle(
-            database=database,
-            journal=Journal(new_id=uuid7),
-            answers=answers,
-            clock=clock,
-            retention=timedelta(days=settings.users.retention_days),
-        )
-        tokens = PageTokens(derived_key(master_secret, "page-tokens"))
-        accounts = _accounts(settings, database, hasher, metrics)
-        issuer = TokenIssuer(terms=terms, keys=keys, clock=clock, new_id=uuid7)
-        login = Login(database=database, hasher=hasher, issuer=issuer, new_id=uuid7, count=metrics.login)
-        record = Record(database=database)
-        retention = Retention(record=record, clock=clock, keep=timedelta(days=settings.events.retention_days))
-        feed = Feed(record=record)
-        services = _services(
-            users=UserServicer(
-                directory=directory,
-                listing=Listing(database=database, tokens=tokens),
-                export=Export(database=database, tokens=tokens),
-                lifecycle=lifecycle,
-                accounts=accounts,
-                explainer=LoginExplainer(database=database, directory=directory),
-                policy=policy,
-            ),
-            auth=AuthServicer(accounts=accounts, login=login, profile=Profile(directory=directory), policy=policy),
-            tokens=TokenServicer(keys=keys),
-            events=EventServicer(record=record, feed=feed, master_secret=master_secret),
-            info=InfoServicer(build=build, start_time=clock()),
-        )
+        # What everything stands on, and the features.
+        ground = await foundation.lay(stack, settings, metrics, clock)
+        in_force, guard = await roles_in_force(ground), Guard()
+        known = auth(ground, guard, in_force.permissions_of)
+        features = [known.feature, users(ground, known, guard), events(ground), info(ground, build)]
+        services = {name: add for feature in features for name, add in feature.services.items()}
+        features.append(roles(ground, known, guard, in_force, services))
+        services |= features[-1].services
 
         # The server around them.
-        board = HealthBoard(services, on_change=metrics.health)
+        board = HealthBoard(services, apart=(REVOCATIONS,), on_change=metrics.health)
         inflight = InFlight(max_calls=settings.server.max_concurrent_calls, max_streams=settings.server.max_streams)
-        interceptors = chain(
-            tracer_provider=tracer_provider,
-            sampling_ratio=settings.tracing.sample_ratio,
-            metrics=metrics.rpc,
-            max_message_bytes=settings.server.max_message_bytes,
-            inflight=inflight,
-            default_deadline=settings.server.default_deadline_seconds,
-            authenticate=TokenVerifier(terms=terms, keys=keys, clock=clock),
-            idempotency=Idempotency(find=answers.find, secret=derive(master_secret, "gatelodge/fingerprints/v1")),
-        )
-        server = build_server(interceptors, options.transport(settings.server))
+        chain = interceptors(ground, known, inflight, tracer_provider, in_force.permissions_of)
+        server = build_server(chain, options.transport(settings.server, share_port=ops_socket is not None))
         register(server, services, board, reflect=settings.server.reflection)
-        port = listen(server, address(settings.server.host, settings.server.port), None)
+        tls = certificates(settings.server.tls, metrics)
 
         # What runs beside the calls.
         tasks = await stack.enter_async_context(Supervisor(on_crash=metrics.crash))
-        tasks.spawn(
-            "readiness", Readiness(probe=partial(database.ping, within=_PING_SECONDS), tell=board.set_ready).run
-        )
-        tasks.spawn("events", feed.run)
-        tasks.spawn("event-notifications", partial(feed.listen, database.listener(CHANNEL)))
+        runner = Jobs(database=ground.database, instance=who.instance, meter=metrics.jobs)
+        for feature in features:
+            for name, run in feature.tasks.items():
+                tasks.spawn(name, run)
+            for job in feature.jobs:
+                tasks.spawn(f"job {job.name}", partial(runner.keep, job))
+        tasks.spawn("revocations-freshness", partial(known.revocations.report, partial(tell_fresh, board, metrics)))
         tasks.spawn("event-loop-lag", partial(measure_loop_lag, metrics.loop_lag))
-        runner = Jobs(database=database, instance=who.instance, meter=metrics.jobs)
-        for job in _jobs(answers, lifecycle, retention):
-            tasks.spawn(f"job {job.name}", partial(runner.keep, job))
         if pusher is not None:
             tasks.spawn("otlp-metrics", pusher.run)
-        ops_address = _ops(stack, settings.ops, metrics, keys, board) if settings.ops.enabled else None
+        if tls is not None:
+            tasks.spawn("certificates", tls.watch)
+        ping = partial(ground.database.ping, within=_PING_SECONDS)
+        tasks.spawn("readiness", Readiness(probe=ping, tell=board.set_ready, first=known.revocations.complete).run)
+        ops_address = ops(stack, ground, board, path=ops_socket)
 
-        # Last in, first out: the drain ends the calls while everything they need is still there.
+        # Listening begins when all is ready: on a shared port, calls come at once. Last in, first out: the drain ends
+        # the calls while everything they need is still there.
+        await board.until_ready()
+        where = bind(server, settings.server, tls)
         await server.start()
         linger, grace = settings.server.drain_linger_seconds, settings.server.drain_grace_seconds
         stack.push_async_callback(drain, server, board=board, inflight=inflight, linger=linger, grace=grace)
-        await board.until_ready()
-        yield App(build, address(settings.server.host, port), ops_address)
+        yield App(
+            build,
+            where,
+            ops_address,
+            reload=tls.look if tls else None,
+            leave=partial(leave, settings.server.port, within=options.leaving_seconds(settings.server)),
+            families=metrics.registry.collect,
+        )
 
 
 @asynccontextmanager
@@ -182,61 +145,22 @@ async def opened_accounts(settings: Settings) -> AsyncIterator[Accounts]:
     """Build only what making an account needs, for the command line. Raises as `running`."""
     metrics = Metrics(version="", commit="")
     async with AsyncExitStack() as stack:
-        database, hasher = await _foundation(stack, settings, metrics)
-        yield _accounts(settings, database, hasher, metrics)
+        database = await foundation.open_database(stack, settings)
+        yield accounts(settings, database, await foundation.open_hasher(stack, settings, metrics), metrics)
 
 
-async def _foundation(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> tuple[Database, Hasher]:
-    url = await stack.enter_async_context(development.database_url(settings.database))
-    await prepare_schema(url, settings.database)
-    database = await stack.enter_async_context(Database(url, options.pool(settings.database)))
-    metrics.watch_pool(database.stats)
-    hasher = await stack.enter_async_context(options.hasher(settings.auth, took=metrics.password_hash))
-    metrics.watch_hashing(hasher.stats)
-    return database, hasher
+@asynccontextmanager
+async def opened_rotation(settings: Settings) -> AsyncIterator[KeyRotation]:
+    """Build only what changing signing keys needs, for the command line. Raises as `running`."""
+    async with AsyncExitStack() as stack:
+        database = await foundation.open_database(stack, settings)
+        clock = DatabaseClock(database)
+        await clock.start()
+        yield foundation.key_rotation(settings, database, Seal(*development.master_secrets(settings)), clock)
 
 
-def _accounts(settings: Settings, database: Database, hasher: Hasher, metrics: Metrics) -> Accounts:
-    return Accounts(
-        database=database,
-        directory=Directory(database=database, new_id=uuid7),
-        hasher=hasher,
-        journal=Journal(new_id=uuid7),
-        registration_open=settings.auth.registration == "open",
-        count=metrics.registration,
-    )
-
-
-def _services(
-    *, users: UserServicer, auth: AuthServicer, tokens: TokenServicer, events: EventServicer, info: InfoServicer
-) -> Mapping[str, Callable[[grpc.aio.Server], None]]:
-    """Return by its full name what adds each service to a server."""
-    return {
-        "gatelodge.users.v1.UserService": partial(users_pb2_grpc.add_UserServiceServicer_to_server, users),
-        "gatelodge.auth.v1.AuthService": partial(auth_pb2_grpc.add_AuthServiceServicer_to_server, auth),
-        "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),
-        "gatelodge.events.v1.EventService": partial(events_pb2_grpc.add_EventServiceServicer_to_server, events),
-        "gatelodge.info.v1.InfoService": partial(info_pb2_grpc.add_InfoServiceServicer_to_server, info),
-    }
-
-
-def _jobs(answers: Answers, lifecycle: Lifecycle, retention: Retention) -> tuple[Job, ...]:
-    """Return what is done now and then, once in the whole cluster."""
-    return (
-        Job("events.prune", timedelta(hours=6), retention.prune),
-        Job("idempotency.prune", timedelta(minutes=10), answers.prune),
-        Job("users.purge", timedelta(hours=1), lifecycle.purge),
-    )
-
-
-def _ops(stack: AsyncExitStack, settings: Ops, metrics: Metrics, keys: KeyRing, board: HealthBoard) -> str:
-    server = OpsServer(
-        host=settings.host,
-        port=settings.port,
-        registry=metrics.registry,
-        jwks=keys.jwks,
-        alive=metrics.loop_runs,
-        ready=board.ready,
-    )
-    stack.push_async_callback(asyncio.to_thread, server.close)
-    return address(settings.host, server.port)
+async def resealed(settings: Settings) -> Resealed:
+    """Seal every secret in the database anew under the present master secret. Raises as `running`."""
+    async with AsyncExitStack() as stack:
+        database = await foundation.open_database(stack, settings)
+        return await reseal(database, Seal(*development.master_secrets(settings)))

@@ -71,7 +71,12 @@ class Call:
     method: str
     """Full name without the leading slash: ``gatelodge.users.v1.UserService/GetUser``."""
     source: str = ""
-    """The peer's address as gRPC gives it, ``ipv4:127.0.0.1:5000``."""
+    """Where it comes from, as gRPC writes a peer, ``ipv4:127.0.0.1:5000``; ``unix`` on a Unix socket; port 0 where a
+    trusted proxy told it."""
+    user_agent: str = ""
+    """The caller's ``user-agent``: printable, at most 256 characters, proof of nothing."""
+    peer_identity: str | None = None
+    """The name in the peer's verified certificate; None without mutual TLS."""
     deadline: float | None = None
     """When the work must be done, on the ``time.monotonic`` clock, seconds. None: no deadline (streams)."""
     principal: Principal | None = None

@@ -13,9 +13,10 @@ import secrets
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
+from service import cli_keys
 from service.build import this_build
 from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
-from service.settings import Settings, SettingsError, load, redacted
+from service.settings import Settings, SettingsError, load, quiet_grpc, redacted
 from service.telemetry.exceptions import describe, render_exception
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
     command.set_defaults(run=_serve)
 
+    command = commands.add_parser("worker")  # without help, as it is not for people: the parent of workers starts it
+    command.set_defaults(run=_worker)
+
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
     mode = command.add_mutually_exclusive_group()
     mode.add_argument(
@@ -80,11 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_migrate)
 
     command = commands.add_parser("health", help="ask a running server whether it serves")
-    command.add_argument("--address", help="host:port; that of the settings unless given")
+    command.add_argument("--address", help="host:port or unix:/path; that of the settings unless given")
+    tls = command.add_mutually_exclusive_group()
+    tls.add_argument("--tls", action="store_true", default=None, help="speak TLS; as the settings say unless given")
+    tls.add_argument("--plaintext", action="store_false", dest="tls", help="speak plaintext")
+    command.add_argument("--ca-file", help="who must have signed the server's certificate, PEM")
+    command.add_argument("--server-name", help="name in the server's certificate, if not that of the address")
+    command.add_argument("--cert-file", help="certificate to show where clients must, PEM")
+    command.add_argument("--key-file", help="its key, PEM")
     command.add_argument("--service", default="readiness", help="name to ask for (default: %(default)s)")
     command.add_argument("--timeout", type=float, default=2.0, help="seconds (default: %(default)s)")
     command.set_defaults(run=_health)
 
+    cli_keys.add(commands.add_parser("keys", help="manage the signing keys"))
     _add_users(commands.add_parser("users", help="manage users").add_subparsers(required=True, metavar="COMMAND"))
 
     config = commands.add_parser("config", help="look at the settings").add_subparsers(required=True, metavar="COMMAND")
@@ -104,9 +116,22 @@ def _add_users(users: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _serve(_: argparse.Namespace) -> int:
+    settings = load()
+    quiet_grpc()
+    if settings.server.workers > 1:
+        from service.workers.parent import run_workers
+
+        return run_workers(settings)
     from service.process import run_server
 
-    return run_server(load())
+    return run_server(settings)
+
+
+def _worker(_: argparse.Namespace) -> int:
+    quiet_grpc()
+    from service.workers.worker import run_worker
+
+    return run_worker(lambda error: _told(error)[0])
 
 
 def _migrate(options: argparse.Namespace) -> int:
@@ -119,7 +144,13 @@ def _migrate(options: argparse.Namespace) -> int:
         for migration in _run(operations.schema_status(database)).pending:
             print(f"-- would apply {migration.file}\n{migration.sql}")
         return _OK
-    status = _run(operations.migrate(database, lambda done, seconds: print(f"applied {done.file} in {seconds:.2f} s")))
+    status = _run(
+        operations.migrate(
+            database,
+            lambda done, seconds: print(f"applied {done.file} in {seconds:.2f} s", flush=True),
+            lambda it, pause: print(f"{it.file} waits for a lock, again in {pause:.0f} s", file=sys.stderr, flush=True),
+        )
+    )
     print(f"the schema is up to date: {len(status.applied)} migrations applied")
     return _OK
 
@@ -133,27 +164,30 @@ def _print_status(status: Status) -> int:
 
 
 def _health(options: argparse.Namespace) -> int:
-    from service.rpc.address import address
-    from service.rpc.probe import check
+    quiet_grpc()
+    from service.rpc.probe import Tls, check, local_target
 
-    target = options.address
+    target, tls = options.address, None
     if target is None:
-        server = load().server
-        target = address(server.host, server.port)
-    status = _run(check(target, options.service, within=options.timeout))
+        target, tls = local_target(load().server)
+    if options.tls is False:
+        tls = None
+    elif options.tls or options.ca_file:
+        tls = Tls(options.ca_file, options.server_name, options.cert_file, options.key_file)
+    status = _run(check(target, options.service, within=options.timeout, tls=tls))
     print(f"{options.service or 'server'} at {target}: {status}")
     return _OK if status == "SERVING" else _FAILED
 
 
 def _create_admin(options: argparse.Namespace) -> int:
     from service.access import ADMIN
-    from service.auth.passwords import PasswordPolicy
+    from service.options import policy
     from service.users.model import DisplayName, Email, NewUser
 
     settings = load()
     new = NewUser(Email.parse(options.email), DisplayName.parse(options.display_name), roles=(ADMIN,))
     text = _new_password(options)
-    password = PasswordPolicy(settings.auth.password_min_length).parse(text)
+    password = policy(settings.auth).parse(text, about=(options.email, options.display_name))
     user = _run(_create_user(settings, new, password))
     print(f"administrator {user.email} created, id {user.id}")
     if options.generate_password:

@@ -45,6 +45,12 @@ async def _keep_running(postgres: EmbeddedPostgres) -> None:
         await postgres.start()
 
 
+def master_secrets(settings: Settings) -> tuple[bytes, ...]:
+    """Return the master secret and the previous ones, which only open."""
+    previous = settings.auth.previous_master_secrets
+    return master_secret(settings), *(secret.get_secret_value().encode() for secret in previous)
+
+
 def master_secret(settings: Settings) -> bytes:
     """Return the configured master secret or one of our own, made on first use beside the embedded database's data."""
     configured = settings.auth.master_secret

@@ -36,8 +36,15 @@ async def schema_status(settings: Database) -> Status:
         return await schema.status(url)
 
 
-async def migrate(settings: Database, on_applied: Callable[[Migration, float], None]) -> Status:
-    """Bring the schema up to date, one runner at a time; `on_applied` hears of each file and its seconds.
+async def migrate(
+    settings: Database,
+    on_applied: Callable[[Migration, float], None],
+    on_blocked: Callable[[Migration, float], None],
+) -> Status:
+    """Bring the schema up to date, one runner at a time.
+
+    `on_applied` hears of each file and its seconds; `on_blocked` of each lock that was not to be had, and the seconds
+    until the next try.
 
     Raises:
         CannotRun: as `schema_status`, or another runner holds the lock for too long.
@@ -45,7 +52,7 @@ async def migrate(settings: Database, on_applied: Callable[[Migration, float], N
 
     """
     async with database_url(settings) as url:
-        return await schema.migrate(url, on_applied)
+        return await schema.migrate(url, on_applied, on_blocked)
 
 
 async def prepare_schema(url: str, settings: Database) -> None:
@@ -58,7 +65,8 @@ async def prepare_schema(url: str, settings: Database) -> None:
         DependencyUnavailable: the database cannot be reached.
 
     """
-    look = partial(schema.migrate, url, _log_applied) if settings.migrate_on_start else partial(schema.status, url)
+    migrate = partial(schema.migrate, url, _log_applied, _log_blocked)
+    look = migrate if settings.migrate_on_start else partial(schema.status, url)
     status = await _patiently(look, settings.connect_patience_seconds)
     if status.pending:
         names = ", ".join(migration.file for migration in status.pending)
@@ -77,6 +85,10 @@ async def _patiently(look: Callable[[], Awaitable[Status]], patience: float) -> 
                 raise
             _log.warning("waiting for the database", cause=describe(error.__cause__ or error))
         await asyncio.sleep(_PAUSE)
+
+
+def _log_blocked(migration: Migration, pause: float) -> None:
+    _log.warning("migration waits for a lock", file=migration.file, again_in=round(pause, 1))
 
 
 def _log_applied(migration: Migration, seconds: float) -> None:

@@ -26,10 +26,10 @@ _KEY_BYTES = 64
 _MOST_CHARACTERS = 2048
 
 
-def derived_key(master_secret: bytes, purpose: str) -> bytes:
+def derived_key(root: bytes, purpose: str) -> bytes:
     """Return the key of one purpose (``page-tokens``): each has its own, so that tokens cannot change places."""
     info = b"gatelodge/" + purpose.encode() + b"/v1"
-    return HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=info).derive(master_secret)
+    return HKDF(hashes.SHA256(), _KEY_BYTES, salt=None, info=info).derive(root)
 
 
 class PageTokens:

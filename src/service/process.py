@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -15,6 +13,7 @@ import uvloop
 from service.app import running
 from service.build import this_build
 from service.errors import CannotRun, DomainError
+from service.greeting import greeting
 from service.telemetry import logging
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_FIRST_REQUEST = '{"email": "ada@example.com", "password": "correct horse battery staple"}'
 _log = logging.logger("gatelodge.process")
 
 
@@ -37,12 +35,15 @@ async def serve(settings: Settings) -> None:
     build = this_build()
     logs = logging.configure(settings.log, service="gatelodge", version=build.version, stream=sys.stderr)
     stop = _Stop()
+    # Until there is something to reload: by default the signal kills.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
     try:
         _log.info("starting", commit=build.commit, env=settings.env, pid=os.getpid(), loop=_loop())
         async with running(settings) as app:
             _log.info("serving", address=app.address, ops_address=app.ops_address)
             if settings.log.format == "console":
-                print(_greeting(app), flush=True)
+                print(greeting(app.address, app.ops_address, tls=app.reload is not None), flush=True)
+            reload_on_sighup(app)
             await stop.wait()
         _log.info("stopped")
     except asyncio.CancelledError:
@@ -60,6 +61,19 @@ async def serve(settings: Settings) -> None:
 
 def _loop() -> str:
     return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+
+def reload_on_sighup(app: App) -> None:
+    """Make SIGHUP read the certificates again, which is all that one process can replace of itself."""
+
+    def reload() -> None:
+        if app.reload is None:
+            _log.info("SIGHUP: nothing to read again without TLS")
+        else:
+            _log.info("SIGHUP: reading the certificates again")
+            asyncio.get_running_loop().run_in_executor(None, app.reload)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 class _Stop:
@@ -87,20 +101,3 @@ class _Stop:
             self._starting.cancel()
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
-
-
-def _greeting(app: App) -> str:
-    """Return what a person at a terminal wants to know: where it listens, and a first call to paste."""
-    grpcurl = shutil.which("grpcurl") or str(Path(sys.executable).with_name("grpcurl"))
-    lines = [
-        "",
-        f"  {app.build}",
-        f"  gRPC     {app.address}",
-        *([f"  metrics  http://{app.ops_address}/metrics"] if app.ops_address else []),
-        "",
-        "  A first call:",
-        f"  {grpcurl} -plaintext -d '{_FIRST_REQUEST}' \\",
-        f"    {app.address} gatelodge.auth.v1.AuthService/Register",
-        "",
-    ]
-    return "\n".join(lines)

@@ -29,6 +29,7 @@ class Supervisor:
         first_delay: float = 0.1,
         longest_delay: float = 30.0,
         stable_after: float = 60.0,
+        patience: float = 5.0,
         on_crash: Callable[[str], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -36,6 +37,7 @@ class Supervisor:
         self._first_delay = first_delay
         self._longest_delay = longest_delay
         self._stable_after = stable_after
+        self._patience = patience
         self._on_crash = on_crash
         self._sleep = sleep
         self._clock = clock
@@ -67,12 +69,16 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Cancel every task and wait until the last one has ended."""
+        """Cancel every task and wait until the last one has ended.
+
+        One that has not ended after `patience` seconds is cancelled again: ``asyncio.wait_for`` of Python 3.11, in
+        which the driver waits, loses a cancellation that comes together with the result.
+        """
         self._closing = True
         while tasks := list(self._tasks):
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=self._patience)
 
     async def _keep(self, name: str, factory: Callable[[], Awaitable[None]]) -> None:
         delay = self._first_delay

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 import grpc.aio
 import psycopg
-from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2_grpc
+from gatelodge.access.v1 import roles_pb2_grpc
+from gatelodge.auth.v1 import (
+    auth_pb2,
+    auth_pb2_grpc,
+    keys_pb2_grpc,
+    revocations_pb2_grpc,
+    sessions_pb2_grpc,
+    tokens_pb2_grpc,
+)
 from gatelodge.events.v1 import events_pb2_grpc
 from gatelodge.info.v1 import info_pb2_grpc
 from gatelodge.users.v1 import users_pb2_grpc
@@ -38,8 +46,14 @@ class Client:
         self.database_url = database_url
         self.channel = grpc.aio.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
         self.auth: auth_pb2_grpc.AuthServiceAsyncStub = auth_pb2_grpc.AuthServiceStub(self.channel)
+        self.sessions: sessions_pb2_grpc.SessionServiceAsyncStub = sessions_pb2_grpc.SessionServiceStub(self.channel)
         self.tokens: tokens_pb2_grpc.TokenServiceAsyncStub = tokens_pb2_grpc.TokenServiceStub(self.channel)
+        self.keys: keys_pb2_grpc.SigningKeyServiceAsyncStub = keys_pb2_grpc.SigningKeyServiceStub(self.channel)
+        self.revocations: revocations_pb2_grpc.RevocationServiceAsyncStub = revocations_pb2_grpc.RevocationServiceStub(
+            self.channel
+        )
         self.users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(self.channel)
+        self.roles: roles_pb2_grpc.RoleServiceAsyncStub = roles_pb2_grpc.RoleServiceStub(self.channel)
         self.events: events_pb2_grpc.EventServiceAsyncStub = events_pb2_grpc.EventServiceStub(self.channel)
         self.info: info_pb2_grpc.InfoServiceAsyncStub = info_pb2_grpc.InfoServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
@@ -55,7 +69,10 @@ class Client:
 
     async def login(self, email: str, password: str = PASSWORD) -> Login:
         answer = await self.auth.Login(auth_pb2.LoginRequest(email=email, password=password))
-        return Login(answer.user_id, answer.access_token)
+        return Login(answer.user_id, answer.access_token, answer.refresh_token, answer.session_id)
+
+    async def refresh(self, token: str) -> auth_pb2.RefreshResponse:
+        return await self.auth.Refresh(auth_pb2.RefreshRequest(refresh_token=token))
 
     async def user(self, email: str = "ada@example.com") -> Login:
         """Register and log in."""
@@ -79,6 +96,8 @@ class Client:
 class Login:
     user_id: str
     token: str
+    refresh_token: str = ""
+    session_id: str = ""
 
     @property
     def metadata(self) -> Sequence[tuple[str, str]]:

@@ -45,11 +45,13 @@ def environment(url: str, folder: Path, **environ: str) -> Mapping[str, str]:
 
 
 def as_url(conninfo: str) -> str:
-    """Return a keyword conninfo over a Unix socket as the URL that the settings take; a URL stays one."""
+    """Return a keyword conninfo as the URL that the settings take; a URL stays one."""
     if conninfo.startswith("postgresql://"):
         return conninfo
-    of = conninfo_to_dict(conninfo)
-    return f"postgresql://{of['user']}@/{of['dbname']}?host={quote(str(of['host']), safe='')}"
+    of = {name: quote(str(value), safe="") for name, value in conninfo_to_dict(conninfo).items()}
+    if "password" in of:
+        return f"postgresql://{of['user']}:{of['password']}@{of['host']}:{of.get('port', 5432)}/{of['dbname']}"
+    return f"postgresql://{of['user']}@/{of['dbname']}?host={of['host']}"
 
 
 @pytest.fixture

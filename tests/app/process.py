@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
 GATELODGE = str(Path(sys.executable).with_name("gatelodge"))
 
@@ -49,10 +49,10 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(environ: Mapping[str, str]) -> AsyncIterator[Serving]:
+async def serving(environ: Mapping[str, str], command: Sequence[str | Path] = (GATELODGE,)) -> AsyncIterator[Serving]:
     """Run ``gatelodge serve`` with nothing but `environ`, from when it serves until the block is left."""
     process = await asyncio.create_subprocess_exec(
-        GATELODGE, "serve", env={"PATH": "/usr/bin:/bin", **environ}, stderr=asyncio.subprocess.PIPE
+        *command, "serve", env={"PATH": "/usr/bin:/bin", **environ}, stderr=asyncio.subprocess.PIPE
     )
     served = Serving(process)
     reader = asyncio.ensure_future(served.read())

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from gatelodge.auth.v1 import auth_pb2
+from gatelodge.auth.v1 import auth_pb2, keys_pb2, sessions_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf import empty_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARK = "canary"
-PASSWORD = f"{MARK}-password-right"
-WRONG = f"{MARK}-password-wrong"
+PASSWORD = f"{MARK}-quiet-lantern-marble"
+WRONG = f"{MARK}-quiet-lantern-gravel"
 MASTER = f"{MARK}-master-secret-0123456789-abcdef"
 PEPPER = f"{MARK}-pepper-0123456789"
 EMAIL = f"{MARK}.address@example.com"
@@ -54,6 +54,7 @@ async def test_no_secret_reaches_a_log_a_span_a_metric_or_an_error(url: str, tmp
             tmp_path,
             AUTH__MASTER_SECRET=MASTER,
             AUTH__PASSWORD_PEPPER=PEPPER,
+            AUTH__PREVIOUS_MASTER_SECRETS=f'["{MASTER}-before"]',
             LOG__LEVEL="DEBUG",
             TRACING__OTLP_ENDPOINT=collector.endpoint,
             TRACING__SAMPLE_RATIO="1",
@@ -62,15 +63,16 @@ async def test_no_secret_reaches_a_log_a_span_a_metric_or_an_error(url: str, tmp
         )
         errors = Errors()
         async with serving(environ) as server, Client(server.address, url) as client:
-            token = await down_every_path(client, errors)
+            tokens = await down_every_path(client, errors)
             await asyncio.sleep(0.5)
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(server.process.wait(), 15) == 0
         check_that_there_was_something_to_find(server, collector, errors)
-        assert leaks(server, collector, errors, (MARK, token, token.split(".")[2])) == []
+        assert leaks(server, collector, errors, (MARK, *tokens)) == []
 
 
-async def down_every_path(client: Client, errors: Errors) -> str:
+async def down_every_path(client: Client, errors: Errors) -> list[str]:
+    """Return the tokens that were given out, and the parts of them that are secret by themselves."""
     await client.register(EMAIL, PASSWORD)
     await client.register(EMAIL, WRONG)
     await client.sql("UPDATE users SET roles = '{admin}'")
@@ -79,6 +81,7 @@ async def down_every_path(client: Client, errors: Errors) -> str:
     create = users_pb2.CreateUserRequest(email=EMAIL, password=PASSWORD, display_name=MARK)
     await errors.of(client.users.CreateUser(create, metadata=root.metadata))
     await errors.of(client.login(EMAIL, WRONG))
+    secrets = await through_the_life_of_a_password(client, errors, root)
     await errors.of(client.login(f"{MARK}@nowhere.example", WRONG))
     await errors.of(client.register(f"{MARK} no address", MARK))
     await errors.of(client.register(EMAIL, MARK + "\0" + PASSWORD))
@@ -89,10 +92,70 @@ async def down_every_path(client: Client, errors: Errors) -> str:
     await errors.of(client.users.GetUser(users_pb2.GetUserRequest(user_id=MARK), metadata=root.metadata))
     keys = (("x-api-key", MARK), ("cookie", MARK), ("x-request-id", f"{MARK} {MARK}"))
     await errors.of(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=keys))
+    await signing_keys(client, errors, root)
     await raw_bytes(client, errors)
     await broken_metadata(client.address)
+    refresh_tokens = await refreshes(client, errors)
     await with_a_broken_database(client, errors, root)
-    return root.token
+    return [root.token, root.token.split(".")[2], *refresh_tokens, *secrets]
+
+
+async def refreshes(client: Client, errors: Errors) -> list[str]:
+    """Refresh, again, too late and with what is no token; return where the secrets of the tokens begin and end."""
+    request = auth_pb2.LoginRequest(email=EMAIL, password=PASSWORD, device_label=f"{MARK} device")
+    first = (await client.auth.Login(request)).refresh_token
+    second = (await client.refresh(first)).refresh_token
+    await client.refresh(first)
+    third = (await client.refresh(second)).refresh_token
+    for bad in (first, third, f"{third}{MARK}", f"glr_{MARK}", MARK * 100):
+        await errors.of(client.refresh(bad))
+    last = await client.login(EMAIL, PASSWORD)
+    await client.sessions.ListSessions(
+        sessions_pb2.ListSessionsRequest(user_id=last.user_id, page_size=1), metadata=last.metadata
+    )
+    await client.auth.LogoutAll(auth_pb2.LogoutAllRequest(keep_current=True), metadata=last.metadata)
+    await client.auth.Logout(auth_pb2.LogoutRequest(), metadata=last.metadata)
+    secrets = [token[52:] for token in (first, second, third, last.refresh_token)]
+    return [part for secret in secrets for part in (secret[:20], secret[-20:])]
+
+
+async def signing_keys(client: Client, errors: Errors, root: Login) -> None:
+    """Rotate, and fail at it."""
+    staged = await client.keys.StageSigningKey(keys_pb2.StageSigningKeyRequest(), metadata=root.metadata)
+    activate = keys_pb2.ActivateSigningKeyRequest(key_id=staged.signing_key.id, force=True)
+    await client.keys.ActivateSigningKey(activate, metadata=root.metadata)
+    await errors.of(client.keys.ActivateSigningKey(activate, metadata=root.metadata))
+    remove = keys_pb2.RetireSigningKeyRequest(key_id=MARK)
+    await errors.of(client.keys.RetireSigningKey(remove, metadata=root.metadata))
+
+
+async def through_the_life_of_a_password(client: Client, errors: Errors, root: Login) -> tuple[str, ...]:
+    """Change it, set it, replace it, guess at it until that is refused; return the tokens of the device."""
+    email, second, third = f"{MARK}.second@example.com", f"{MARK}-umbrella-over-walrus", f"{MARK}-zeppelin-at-anchor"
+    await client.register(email, PASSWORD)
+    first = await client.auth.Login(auth_pb2.LoginRequest(email=email, password=PASSWORD, device_label=MARK))
+    mine = (("authorization", f"Bearer {first.access_token}"),)
+    for current, new in (
+        (WRONG, second),
+        (PASSWORD, f"{MARK} short"),
+        (PASSWORD, f"{email}{MARK}"),
+        (PASSWORD, second),
+    ):
+        change = auth_pb2.ChangePasswordRequest(
+            current_password=current, new_password=new, device_token=first.device_token
+        )
+        await errors.of(client.auth.ChangePassword(change, metadata=mine))
+    for password in (f"{MARK}{MARK}{MARK}", third):
+        request = users_pb2.SetPasswordRequest(user_id=first.user_id, password=password, must_change=True)
+        await errors.of(client.users.SetPassword(request, metadata=root.metadata))
+    for new in ("", f"{MARK}{MARK}{MARK}", f"{MARK}-ottoman-by-the-harbour"):
+        login = auth_pb2.LoginRequest(email=email, password=third, new_password=new, device_token=first.device_token)
+        await errors.of(client.auth.Login(login))
+    for token in (f"gld_{MARK}", first.device_token + MARK):
+        for _ in range(8):
+            guess = auth_pb2.LoginRequest(email=email, password=WRONG, new_password=third, device_token=token)
+            await errors.of(client.auth.Login(guess))
+    return first.device_token, first.refresh_token, first.access_token.split(".")[2]
 
 
 async def raw_bytes(client: Client, errors: Errors) -> None:

@@ -102,6 +102,15 @@ async def test_a_bad_address_or_password_is_refused_with_one_line_that_says_why(
     assert len(err.splitlines()) == 1
 
 
+async def test_an_administrators_password_must_not_be_easy_to_guess(url: str, tmp_path: Path) -> None:
+    command = ("users", "create-admin", "--email", "grace.hopper@example.com", "--password-stdin")
+    for weak in ("password12345678", "grace-hopper-2024!"):
+        status, out, err = await gatelodge(*command, environ=environment(url, tmp_path), stdin=weak + "\n")
+        assert (status, out) == (2, "")
+        assert err.startswith("gatelodge: password: is too easy to guess")
+        assert weak not in err
+
+
 async def test_config_show_prints_the_settings_without_secrets(tmp_path: Path) -> None:
     url = "postgresql://gatelodge:database-secret@db.example/gatelodge"
     status, out, err = await gatelodge("config", "show", environ=environment(url, tmp_path))

@@ -20,10 +20,11 @@ from gatelodge.events.v1 import events_pb2
 from gatelodge.users.v1 import users_pb2
 from tests.app.client import PASSWORD, Client, Login, failure, taken_apart
 
-from service import app as composition
+from service.app import running
 from service.db import Database
 from service.events.feed import Feed
 from service.events.record import Record
+from service.wiring import ground
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,6 +33,24 @@ if TYPE_CHECKING:
     from tests.app.conftest import SettingsFor
 
     from service.app import App
+    from service.events.reader import Reader
+
+
+async def forget_the_start(url: str) -> None:
+    async with Database(url) as database:
+        await Record(database=database).prune(datetime.now(UTC) + timedelta(seconds=1))
+
+
+@pytest.fixture
+async def client(app: App, url: str) -> AsyncIterator[Client]:
+    """A client of a service whose record begins now: what the start itself recorded is pruned."""
+    await forget_the_start(url)
+    async with Client(app.address, url) as connected:
+        yield connected
+
+
+LOGGED_IN = ["user.registered", "session.started"]
+"""What an administrator of the tests leaves in the record by being there."""
 
 
 async def listed(client: Client, who: Login, **request: Any) -> events_pb2.ListEventsResponse:
@@ -96,7 +115,7 @@ async def test_a_registration_tells_who_when_from_where_and_in_which_call(client
     request = auth_pb2.RegisterRequest(email="ada@example.com", password=PASSWORD)
     await client.auth.Register(request, metadata=(("x-request-id", "registering-ada"),))
     ada = await client.login("ada@example.com")
-    (event,) = (await listed(client, root, user_id=ada.user_id)).events
+    (event,) = (await listed(client, root, user_id=ada.user_id, types=["user.registered"])).events
     assert (event.type, event.user_id, event.actor_id) == ("user.registered", ada.user_id, "")
     assert (event.request_id, event.source) == ("registering-ada", "127.0.0.1")
     assert event.WhichOneof("payload") == "user_registered"
@@ -117,7 +136,7 @@ async def test_a_rehearsed_creation_records_nothing(client: Client) -> None:
     root = await client.administrator()
     create = users_pb2.CreateUserRequest(email="ada@example.com", validate_only=True)
     await client.users.CreateUser(create, metadata=root.metadata)
-    assert [event.type for event in (await listed(client, root)).events] == ["user.registered"]
+    assert [event.type for event in (await listed(client, root)).events] == LOGGED_IN[::-1]
 
 
 async def test_registering_a_taken_address_is_recorded_about_its_owner(client: Client) -> None:
@@ -187,7 +206,7 @@ async def test_pages_are_newest_first_and_complete(client: Client) -> None:
         assert len(page.events) <= 3
         if not (token := page.next_page_token):
             break
-    assert types == [f"test.{number}" for number in reversed(range(7))] + ["user.registered"]
+    assert types == [f"test.{number}" for number in reversed(range(7))] + LOGGED_IN[::-1]
 
 
 async def test_filters_by_subject_actor_type_and_time(client: Client) -> None:
@@ -202,16 +221,17 @@ async def test_filters_by_subject_actor_type_and_time(client: Client) -> None:
 
     made, came = ("user.created", eve.id), ("user.registered", ada.user_id)
     first = ("user.registered", root.user_id)
-    assert await of() == [made, came, first]
-    assert await of(page_size=100_000) == [made, came, first]
-    assert await of(user_id=ada.user_id) == [came]
+    entered, began = ("session.started", ada.user_id), ("session.started", root.user_id)
+    assert await of() == [made, entered, came, began, first]
+    assert await of(page_size=100_000) == [made, entered, came, began, first]
+    assert await of(user_id=ada.user_id) == [entered, came]
     assert await of(user_id=ada.user_id, actor_id=root.user_id) == []
     assert await of(actor_id=root.user_id) == [made]
     assert await of(types=["user.registered"]) == [came, first]
     assert await of(types=["user.registered", "user.created"]) == [made, came, first]
     assert await of(actor_id=root.user_id, types=["user.registered"]) == []
     assert await of(start_time=between) == [made]
-    assert await of(end_time=between) == [came, first]
+    assert await of(end_time=between) == [entered, came, began, first]
 
 
 async def test_a_page_token_is_good_for_its_own_request_only(client: Client) -> None:
@@ -263,7 +283,7 @@ async def test_a_transaction_that_began_first_and_commits_last_is_told_last(clie
         await slow.commit()
     assert await types_until(call, 1) == ["test.slow"]
     assert await types_until(watching(client, root, cursor=cursor), 1) == ["test.slow"]
-    assert await types_until(watching(client, root, earliest=True), 3) == ["user.registered", "test.quick", "test.slow"]
+    assert await types_until(watching(client, root, earliest=True), 4) == [*LOGGED_IN, "test.quick", "test.slow"]
 
 
 async def test_a_transaction_rolled_back_is_never_told(client: Client) -> None:
@@ -308,7 +328,7 @@ async def test_a_reader_far_behind_catches_up_with_the_feed(client: Client) -> N
     await many(client, 1700)
     first = watching(client, root, latest=True)
     await first.read()
-    behind = asyncio.create_task(types_until(watching(client, root, earliest=True), 1 + 1700 + 10))
+    behind = asyncio.create_task(types_until(watching(client, root, earliest=True), len(LOGGED_IN) + 1700 + 10))
     for number in range(10):
         await client.sql("INSERT INTO events (id, type) VALUES (gen_random_uuid(), %s)", f"late.{number}")
     assert (await behind)[-10:] == [f"late.{number}" for number in range(10)]
@@ -324,7 +344,7 @@ async def test_a_cursor_is_refused_when_forged_from_the_future_or_pruned(client:
     async with Database(url) as database:
         record = Record(database=database)
         assert await record.prune(datetime.now(UTC) - timedelta(hours=1)) == 0
-        assert await record.prune(datetime.now(UTC) + timedelta(seconds=1)) == 2
+        assert await record.prune(datetime.now(UTC) + timedelta(seconds=1)) == 3
     pruned = await refused(watching(client, root, cursor=old))
     assert (pruned.code, pruned.reason) == (grpc.StatusCode.OUT_OF_RANGE, "CURSOR_PRUNED")
     call = watching(client, root, cursor=new)
@@ -373,7 +393,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, *, record: Record) -> None:
             super().__init__(record=record, room=200, patience=1.0)
 
-    monkeypatch.setattr(composition, "Feed", Narrow)
+    monkeypatch.setattr(ground, "Feed", Narrow)
 
 
 async def test_a_reader_that_more_events_wait_for_than_may_is_cut(narrow: None, app: App, url: str) -> None:
@@ -387,20 +407,20 @@ async def test_a_reader_that_more_events_wait_for_than_may_is_cut(narrow: None, 
         assert (cut.code, cut.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW")
 
 
-async def test_a_reader_that_does_not_read_is_cut_and_can_resume(narrow: None, app: App, url: str) -> None:
+async def test_a_reader_that_does_not_read_is_cut_and_can_resume(narrow: None, client: Client) -> None:
     assert narrow is None
-    async with Client(app.address, url) as client:
-        root = await client.administrator()
-        await many(client, 6000)
-        call = watching(client, root, earliest=True)
-        seen = len((await call.read()).events)
-        await asyncio.sleep(2.5)
-        took = Taken(seen)
-        assert (await refused(call, took)).reason == "READER_TOO_SLOW"
-        seen, cursor = took.events, took.cursor
-        assert 0 < seen < 6001
-        rest = await types_until(watching(client, root, cursor=cursor), 6001 - seen)
-        assert len(rest) == 6001 - seen
+    root = await client.administrator()
+    await many(client, 6000)
+    call = watching(client, root, earliest=True)
+    seen = len((await call.read()).events)
+    await asyncio.sleep(2.5)
+    took = Taken(seen)
+    assert (await refused(call, took)).reason == "READER_TOO_SLOW"
+    seen, cursor = took.events, took.cursor
+    written = len(LOGGED_IN) + 6000
+    assert 0 < seen < written
+    rest = await types_until(watching(client, root, cursor=cursor), written - seen)
+    assert len(rest) == written - seen
 
 
 async def test_positions_become_visible_in_their_order(client: Client) -> None:
@@ -422,7 +442,7 @@ async def test_positions_become_visible_in_their_order(client: Client) -> None:
 
 
 async def test_a_stream_is_told_of_the_shutdown(url: str, settings_for: SettingsFor) -> None:
-    async with composition.running(settings_for(url)) as app:
+    async with running(settings_for(url)) as app:
         client = Client(app.address, url)
         root = await client.administrator()
         call = watching(client, root, latest=True)
@@ -432,7 +452,7 @@ async def test_a_stream_is_told_of_the_shutdown(url: str, settings_for: Settings
     await client.channel.close()
 
 
-async def test_a_watcher_that_leaves_is_forgotten_and_polling_rests(
+async def test_a_watcher_that_leaves_is_forgotten(
     url: str, settings_for: SettingsFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feeds: list[Feed] = []
@@ -441,17 +461,21 @@ async def test_a_watcher_that_leaves_is_forgotten_and_polling_rests(
         feeds.append(Feed(record=record))
         return feeds[0]
 
-    monkeypatch.setattr(composition, "Feed", made)
-    async with composition.running(settings_for(url)) as app, Client(app.address, url) as client:
+    monkeypatch.setattr(ground, "Feed", made)
+    async with running(settings_for(url)) as app, Client(app.address, url) as client:
         root = await client.administrator()
         calls = [watching(client, root, latest=True) for _ in range(3)]
         for call in calls:
             await call.read()
-        assert len(feeds[0]._readers) == 3
+        assert len(watchers(feeds[0])) == 3
         for call in calls:
             call.cancel()
         async with asyncio.timeout(5):
-            while feeds[0]._readers:
+            while watchers(feeds[0]):
                 await asyncio.sleep(0.01)
-        assert not feeds[0]._live
-        assert not feeds[0]._wanted.is_set()
+        assert all(reader.wanted.types for reader in feeds[0]._live)
+
+
+def watchers(feed: Feed) -> list[Reader]:
+    """Return the readers that are calls: the service itself wants events of certain types only."""
+    return [reader for reader in feed._readers if not reader.wanted.types]

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 SERVICES = {
+    "gatelodge.access.v1.RoleService",
     "gatelodge.auth.v1.AuthService",
+    "gatelodge.auth.v1.SigningKeyService",
+    "gatelodge.auth.v1.RevocationService",
+    "gatelodge.auth.v1.SessionService",
     "gatelodge.auth.v1.TokenService",
     "gatelodge.events.v1.EventService",
     "gatelodge.info.v1.InfoService",
@@ -27,7 +31,7 @@ SERVICES = {
 }
 
 
-@pytest.mark.parametrize("name", ["", "liveness", "readiness", *sorted(SERVICES)])
+@pytest.mark.parametrize("name", ["", "liveness", "readiness", "revocations", *sorted(SERVICES)])
 async def test_every_name_serves_without_a_token(client: Client, name: str) -> None:
     assert (await client.health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
 
@@ -39,7 +43,7 @@ async def test_an_unknown_name_is_not_found(client: Client) -> None:
 
 async def test_list_tells_every_status(client: Client) -> None:
     statuses = (await client.health.List(health_pb2.HealthListRequest())).statuses
-    assert set(statuses) == {"", "liveness", "readiness", *SERVICES}
+    assert set(statuses) == {"", "liveness", "readiness", "revocations", *SERVICES}
     assert {answer.status for answer in statuses.values()} == {SERVING}
 
 

@@ -211,16 +211,15 @@ async def test_neither_password_nor_a_hash_that_can_be_guessed_is_in_the_keys(cl
     assert not any(hashlib.sha256(guess).hexdigest() in dump for guess in guesses)
 
 
-async def test_the_fingerprint_needs_the_master_secret(url: str, settings_for: SettingsFor) -> None:
+async def test_the_fingerprint_needs_the_root_secret(url: str, settings_for: SettingsFor) -> None:
     request = auth_pb2.RegisterRequest(email="ada@example.com", password=PASSWORD, request_id=new())
     found = set()
-    for secret in ("a master secret of thirty-two bytes", "another master secret of thirty-two bytes"):
-        settings = settings_for(url, AUTH__MASTER_SECRET=secret)
-        async with running(settings) as app, Client(app.address, url) as client:
+    for _ in range(2):
+        async with running(settings_for(url)) as app, Client(app.address, url) as client:
             await client.auth.Register(request)
             ((fingerprint,),) = await client.sql("DELETE FROM idempotency_keys RETURNING fingerprint")
             found.add(bytes(fingerprint))
-            await client.sql("DELETE FROM signing_keys")  # sealed under the first secret
+            await client.sql("DELETE FROM root_secrets")  # so that the next start makes another one
     assert len(found) == 2
 
 
@@ -368,7 +367,10 @@ async def frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 # --- the mechanism is everyone's -------------------------------------------------------------------------------------
 
-WITHOUT = {"gatelodge.auth.v1.AuthService/Login": "its answer is a secret, and a repeat is harmless"}
+WITHOUT = {
+    "gatelodge.auth.v1.AuthService/Login": "its answer is a secret, and a repeat is harmless",
+    "gatelodge.auth.v1.AuthService/Refresh": "its answer is a secret, and a repeat gets the same successor",
+}
 
 
 def mutations() -> list[str]:

@@ -30,7 +30,9 @@ async def attempt(client: Client) -> Failure:
 async def test_when_the_hash_queue_is_full_logins_are_refused_at_once_and_other_calls_go_on(
     url: str, settings_for: SettingsFor
 ) -> None:
-    settings = settings_for(url, **SLOW_HASHES, AUTH__ARGON2__HASH_QUEUE="2")
+    settings = settings_for(
+        url, **SLOW_HASHES, AUTH__ARGON2__HASH_QUEUE="2", AUTH__THROTTLE__ACCOUNT_FREE_ATTEMPTS="100"
+    )
     async with running(settings) as app, Client(app.address, url) as client:
         ada = await client.user()
         storm = [asyncio.ensure_future(attempt(client)) for _ in range(20)]

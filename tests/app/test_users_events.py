@@ -32,11 +32,15 @@ async def test_the_whole_life_of_an_account_is_on_the_record(client: Client) -> 
     events = await recorded(client, user_id)
     assert [kind for kind, _ in events] == [
         "user.registered",
+        "session.started",
         "user.updated",
         "user.disabled",
+        "user.tokens_revoked",
         "user.enabled",
         "user.deleted",
+        "user.tokens_revoked",
         "user.undeleted",
+        "user.tokens_revoked",
         "user.erased",
     ]
     assert dict(events)["user.updated"] == {"fields": ["email", "display_name"]}

@@ -107,6 +107,7 @@ async def test_a_repeated_deletion_of_nobody_deletes_nobody_later(client: Client
 
 
 async def test_an_erasure_of_oneself_can_be_repeated(client: Client, root: Login) -> None:
+    await client.administrator("other@example.com")
     request = users_pb2.EraseUserRequest(user_id=root.user_id, request_id=str(uuid.uuid4()))
     for _ in range(2):
         await client.users.EraseUser(request, metadata=root.metadata)

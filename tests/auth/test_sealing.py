@@ -44,3 +44,21 @@ def test_a_changed_box_does_not_open(index: int) -> None:
     box[index] ^= 1
     with pytest.raises(SealBroken):
         seal.open(bytes(box), label="kid-1")
+
+
+def test_previous_master_secrets_open_and_do_not_seal() -> None:
+    old, both, new = Seal(b"m" * 32), Seal(b"n" * 32, b"m" * 32), Seal(b"n" * 32)
+    box = old.seal(SECRET, label="kid-1")
+    assert both.open(box, label="kid-1") == SECRET
+    fresh = both.resealed(box, label="kid-1")
+    assert fresh is not None
+    assert new.open(fresh, label="kid-1") == both.open(fresh, label="kid-1") == SECRET
+    assert both.resealed(fresh, label="kid-1") is None
+    with pytest.raises(SealBroken):
+        old.open(fresh, label="kid-1")
+
+
+@pytest.mark.parametrize("box", [b"", b"\x01", b"\x01" + b"n" * 12, b"\x02" + b"n" * 40])
+def test_what_is_no_box_does_not_open(box: bytes) -> None:
+    with pytest.raises(SealBroken):
+        Seal(b"m" * 32).open(box, label="kid-1")

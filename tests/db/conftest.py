@@ -45,14 +45,17 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
+    """The embedded PostgreSQL, or the one of this machine whose superuser TEST_DATABASE_URL names."""
     server = EmbeddedPostgres(cache() / "shared", durable=False, cache_dir=cache())
-    url = asyncio.run(server.start())
+    outside = os.environ.get("TEST_DATABASE_URL")
+    url = outside or asyncio.run(server.start())
     with psycopg.connect(url, autocommit=True) as conn:
         for (name,) in conn.execute("SELECT datname FROM pg_database WHERE datname LIKE 'test\\_%'").fetchall():
             if not alive(int(name.split("_")[1])):  # of a run that was killed
                 conn.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     yield url
-    asyncio.run(server.stop())
+    if not outside:
+        asyncio.run(server.stop())
 
 
 @pytest.fixture(scope="session")

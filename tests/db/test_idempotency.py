@@ -172,3 +172,26 @@ async def test_a_change_whose_call_then_fails_is_undone_and_its_connection_retur
             await layer.around(CREATE, proceed, request, NO_CONTEXT)
     cursor = await conn.execute("SELECT n, (SELECT count(*) FROM idempotency_keys) FROM counters")
     assert await cursor.fetchone() == (0, 0)
+
+
+async def test_what_is_done_apart_lasts_though_the_call_fails(db: Database, key: RequestKey) -> None:
+    calling(key)
+    await db.apart(ADD.execute)
+    with pytest.raises(UserNotFound):
+        await db.transact(failing)
+    assert await db.apart(COUNT.one) == Number(1)
+
+
+async def failing(conn: Connection) -> None:
+    await ADD.execute(conn)
+    raise UserNotFound
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+async def test_nothing_is_done_apart_once_the_change_has_begun(db: Database, key: RequestKey, with_key: bool) -> None:  # noqa: FBT001 - a parameter
+    mutation = calling(key if with_key else None)
+    await db.transact(ADD.execute)
+    with pytest.raises(RuntimeError, match="last thing"):
+        await db.apart(COUNT.one)
+    if mutation.transaction is not None:
+        await mutation.transaction.roll_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
@@ -63,3 +64,35 @@ async def test_a_reader_alone_starts_the_feed_from_where_it_stands(feed: Feed, u
                     await anext(batches)
                 await conn.execute("INSERT INTO events (id, type) VALUES (gen_random_uuid(), %s)", (f"test.{round_}",))
                 assert await types_until(batches, f"test.{round_}") == [f"test.{round_}"]
+
+
+async def test_polling_rests_while_nobody_reads(feed: Feed) -> None:
+    async with aclosing(feed.watch(0, Filter())) as batches:
+        await anext(batches)
+        assert feed._wanted.is_set()
+    assert not feed._readers
+    assert not feed._live
+    assert not feed._wanted.is_set()
+
+
+async def test_a_batch_says_up_to_when_everything_has_been_told(feed: Feed, url: str) -> None:
+    async with (
+        aclosing(feed.watch(0, Filter())) as batches,
+        await psycopg.AsyncConnection.connect(url, autocommit=True) as conn,
+    ):
+        await anext(batches)
+        before = time.monotonic()
+        async with asyncio.timeout(5):
+            while ((await anext(batches)).as_of or 0) < before:
+                pass
+        await conn.execute(
+            "INSERT INTO events (id, type) SELECT gen_random_uuid(), 'test.many' FROM generate_series(1, 700)"
+        )
+        committed, told = time.monotonic(), 0
+        async with asyncio.timeout(5):
+            while told < 700:
+                batch = await anext(batches)
+                told += len(batch.events)
+                assert told == 700 or batch.as_of is None or batch.as_of < committed
+            while ((await anext(batches)).as_of or 0) < committed:
+                pass

@@ -21,8 +21,9 @@ from service.access import ADMIN, Principal
 from service.errors import CredentialsInvalid, EmailTaken
 from service.rpc.health import HealthBoard
 from service.rpc.inflight import InFlight
-from service.rpc.interceptors import Idempotency, chain
+from service.rpc.interceptors import Idempotency, RequestId, Tracing, chain
 from service.rpc.server import Transport, build_server, listen, register
+from service.rpc.source import Sources
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -38,6 +39,7 @@ TOKENS = {
     "alice": Principal("alice"),
     "admin": Principal("admin", frozenset({ADMIN})),
     "robot": Principal("robot", is_service=True),
+    "reader": Principal("reader", permissions=frozenset({"dummies.read"})),
 }
 ALICE = (("authorization", "Bearer alice"),)
 
@@ -117,6 +119,7 @@ class Servicer:
         names = ("Unary", "Public", "Permitted", "SelfOr", "ServiceOnly")
         handlers: dict[str, Any] = {name: _handler(unary, self.unary) for name in names} | {
             "ServerStream": _handler(grpc.unary_stream_rpc_method_handler, self.server_stream),
+            "PermittedStream": _handler(grpc.unary_stream_rpc_method_handler, self.server_stream),
             "ClientStream": _handler(grpc.stream_unary_rpc_method_handler, self.client_stream),
             "Bidi": _handler(grpc.stream_stream_rpc_method_handler, self.bidi),
         }
@@ -244,6 +247,7 @@ async def start(
     default_deadline: float = 5.0,
     max_calls: int = 100,
     max_streams: int = 100,
+    trusted: Sequence[str] = (),
     layers: Callable[[Sequence[Any]], Sequence[Any]] = lambda layers: layers,
     transport: Transport = Transport(max_message_bytes=LIMIT),  # noqa: B008 - frozen
 ) -> House:
@@ -251,8 +255,8 @@ async def start(
     inflight = InFlight(max_calls=max_calls, max_streams=max_streams)
     chosen = layers(
         chain(
-            tracer_provider=tracer_provider,
-            sampling_ratio=ratio,
+            tracing=Tracing(provider=tracer_provider, ratio=ratio),
+            request_id=RequestId(source=Sources(trusted)),
             metrics=meters,
             max_message_bytes=LIMIT,
             inflight=inflight,

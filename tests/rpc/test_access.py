@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc.aio
@@ -9,6 +10,9 @@ import pytest
 from gatelodge.users.v1 import users_pb2  # noqa: F401 - its service is checked below
 from tests.rpc import dummy
 
+from service.access import Principal
+from service.errors import CredentialsInvalid, DependencyUnavailable
+from service.rpc.interceptors import Access
 from service.rpc.methods import check_rules
 
 
@@ -82,3 +86,49 @@ def test_start_up_names_every_method_without_a_usable_rule() -> None:
     assert "no.Such " in str(caught.value)
     for name in ("Undeclared", "PublicFalse", "SelfOrStream", "SelfOrNobody"):
         assert f"FaultyService.{name} " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("now", "reason"),
+    [
+        (dummy.TOKENS["reader"], "OK"),
+        (None, "CREDENTIALS_INVALID"),
+        (Principal("reader"), "PERMISSION_MISSING"),
+    ],
+)
+async def test_a_stream_ends_with_the_next_message_when_its_caller_may_not_have_it_any_more(
+    house: dummy.House, monkeypatch: pytest.MonkeyPatch, now: Principal | None, reason: str
+) -> None:
+    request = dummy.Request(wish="wait").SerializeToString()
+    stream = house.open(f"/{dummy.SERVICE}/PermittedStream", request, bearer("Bearer reader"))
+    assert (await stream.read()).text == "first"
+    if now is None:
+        monkeypatch.delitem(dummy.TOKENS, "reader")
+    else:
+        monkeypatch.setitem(dummy.TOKENS, "reader", now)
+    house.servicer.release.set()
+    try:
+        told = {"wait": "OK"}[(await stream.read()).text]
+    except grpc.aio.AioRpcError as error:
+        told = dummy.reason_of(error)
+    assert told == reason
+
+
+async def test_who_must_be_asked_for_is_waited_for(house: dummy.House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token may be judged at once or later; later it can still be refused, or not be judged at all."""
+
+    async def later(principal: Principal | None, error: Exception | None = None) -> Principal:
+        await asyncio.sleep(0.01)
+        if error is not None or principal is None:
+            raise error or CredentialsInvalid
+        return principal
+
+    access = next(layer for layer in house.layers if isinstance(layer, Access))
+    outcomes: list[tuple[Any, str]] = [
+        (lambda _: later(Principal("alice")), "OK"),
+        (lambda _: later(None), "CREDENTIALS_INVALID"),
+        (lambda _: later(None, DependencyUnavailable("database")), "DEPENDENCY_UNAVAILABLE"),
+    ]
+    for authenticate, reason in outcomes:
+        monkeypatch.setattr(access, "_authenticate", authenticate)
+        assert await answer(house, "Unary", dummy.ALICE) == reason

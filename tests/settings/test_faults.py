@@ -165,6 +165,8 @@ def test_production_refuses_development_defaults(change: dict[str, str], fault: 
     "change",
     [
         {"APP_SERVER__HOST": "0.0.0.0", "APP_SERVER__INSECURE": "true"},
+        {"APP_SERVER__HOST": "0.0.0.0", "APP_SERVER__TLS__CERT_FILE": "a", "APP_SERVER__TLS__KEY_FILE": "b"},
+        {"APP_SERVER__HOST": "0.0.0.0", "APP_SERVER__UNIX_SOCKET": "/run/gatelodge.sock"},
         {"APP_SERVER__HOST": "::1"},
         {"APP_SERVER__HOST": "localhost"},
         {"APP_AUTH__ARGON2__MEMORY_KIB": "47104", "APP_AUTH__ARGON2__TIME_COST": "1"},
@@ -186,6 +188,27 @@ def test_a_forgotten_environment_opens_nothing_to_others(change: dict[str, str],
     assert fault in _message(**change)
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"CERT_FILE": "a"}, "server.tls.key_file"),
+        ({"KEY_FILE": "b"}, "server.tls.cert_file"),
+        ({"CERT_FILE": "a", "KEY_FILE": "b", "CLIENT_AUTH": "required"}, "server.tls.client_auth"),
+        ({"CLIENT_CA_FILE": "c", "CLIENT_AUTH": "required"}, "server.tls.client_auth"),
+        ({"CERT_FILE": "a", "KEY_FILE": "b", "CLIENT_CA_FILE": "c"}, "server.tls.client_ca_file"),
+        ({"CERT_FILE": "a", "KEY_FILE": "b", "SERVICE_IDENTITIES": '{"x":[]}'}, "server.tls.service_identities"),
+    ],
+)
+def test_tls_settings_that_do_not_fit_together_are_refused(change: dict[str, str], fault: str) -> None:
+    message = _message(**{f"APP_SERVER__TLS__{name}": value for name, value in change.items()})
+    assert message.startswith(f"the settings have 1 fault:\n  - {fault} (")
+
+
+def test_workers_cannot_share_a_unix_socket() -> None:
+    message = _message(APP_SERVER__WORKERS="2", APP_SERVER__UNIX_SOCKET="/run/gatelodge.sock")
+    assert message.startswith("the settings have 1 fault:\n  - server.workers (")
+
+
 def test_the_tree_cannot_be_changed_and_knows_no_other_keys() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
@@ -199,3 +222,10 @@ def test_settings_are_read_from_the_process_unless_given(monkeypatch: pytest.Mon
     monkeypatch.setenv("APP_ENV", "test")
     monkeypatch.setenv("APP_AUTH__ISSUER", "https://gate.example")
     assert load().auth.issuer == "https://gate.example"
+
+
+def test_events_must_be_kept_for_as_long_as_a_revocation_matters() -> None:
+    kept = {"APP_EVENTS__RETENTION_DAYS": str((900 + 660) / 86_400), "APP_ENV": "test"}
+    assert "events.retention_days (APP_EVENTS__RETENTION_DAYS): should be longer" in _message(**kept)
+    longer = load(kept | {"APP_EVENTS__RETENTION_DAYS": str((900 + 661) / 86_400)}, dotenv=NOWHERE)
+    assert longer.auth.revocation_window_seconds == 900 + 660

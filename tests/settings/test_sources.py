@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.settings import Fault, Settings, SettingsError, load
+from service.settings import Fault, Settings, SettingsError, load, redacted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,6 +137,23 @@ def test_files_that_cannot_be_understood_are_faults_and_not_tracebacks(place: Pa
         "server.port (APP_SERVER__PORT): should be a valid integer",
     ):
         assert any(part in text for text in texts), (part, texts)
+
+
+def test_a_list_is_json_where_only_text_is_possible_and_its_secrets_do_not_show(place: Path) -> None:
+    old, older = "o" * 40, "p" * 40
+    settings = _load(place, APP_AUTH__PREVIOUS_MASTER_SECRETS=f'["{old}", "{older}"]')
+    assert [secret.get_secret_value() for secret in settings.auth.previous_master_secrets] == [old, older]
+    assert redacted(settings)["auth"]["previous_master_secrets"] == ["[redacted]"] * 2  # type: ignore[index]
+    assert old not in repr(settings)
+    (place / "secrets/auth__previous_master_secrets").write_text(f'["{older}"]\n')
+    assert len(_load(place).auth.previous_master_secrets) == 1
+    (place / "config/default.toml").write_text(f'[auth]\nprevious_master_secrets = ["{old}"]')
+    (place / "secrets/auth__previous_master_secrets").unlink()
+    assert len(_load(place).auth.previous_master_secrets) == 1
+    for bad, text in (("hush", 'a JSON list, ["value"]'), ('["hush"]', "at least 32"), ("{}", "valid tuple")):
+        (fault,) = _faults(place, APP_AUTH__PREVIOUS_MASTER_SECRETS=bad)
+        assert text in str(fault)
+        assert "hush" not in str(fault)
 
 
 def test_directories_that_are_missing_are_faults(place: Path) -> None:

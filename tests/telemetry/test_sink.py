@@ -5,8 +5,18 @@ from __future__ import annotations
 import io
 import os
 import time
+from contextlib import suppress
 
 from service.telemetry.sink import Sink
+
+
+def ended(sink: Sink, reading: int) -> None:
+    """Take what the stuck thread writes until it has ended: its descriptor must not become another file's under it."""
+    os.set_blocking(reading, False)
+    while sink._thread.is_alive():
+        with suppress(BlockingIOError):
+            os.read(reading, 65536)
+        sink._thread.join(0.01)
 
 
 def test_a_reader_who_stops_reading_stops_nobody_and_what_was_lost_is_told() -> None:
@@ -40,6 +50,7 @@ def test_closing_does_not_wait_long_for_a_reader_who_is_stuck() -> None:
         start = time.monotonic()
         sink.close(timeout=0.2)
         assert time.monotonic() - start < 0.5
+        ended(sink, reading)
 
 
 def test_an_error_is_written_at_once() -> None:
@@ -64,3 +75,20 @@ def test_whoever_flushes_or_speaks_after_the_end_does_not_wait_long_either() -> 
         sink.close(timeout=0.1)
         sink.write(b"late\n")
         assert time.monotonic() - start < 2
+        ended(sink, reading)
+
+
+def test_lines_of_several_processes_in_one_pipe_do_not_mix() -> None:
+    # Of a pipe in packet mode each read returns what one write wrote; the kernel keeps those up to PIPE_BUF whole.
+    out, into = os.pipe2(os.O_DIRECT)
+    with os.fdopen(into, "w") as stream:
+        sink = Sink(stream, confession=lambda _: b"", interval=60)
+        for _ in range(10):
+            sink.write(b"x" * 999 + b"\n")
+        sink.flush()
+        writes: list[bytes] = []
+        while sum(map(len, writes)) < 10_000:
+            writes.append(os.read(out, 65536))
+        sink.close()
+    os.close(out)
+    assert all(len(write) % 1000 == 0 for write in writes)

@@ -130,3 +130,23 @@ async def test_a_cancellation_from_within_is_a_crash_and_not_a_silent_end() -> N
         supervisor.spawn("worker", work)
         await asyncio.wait_for(again.wait(), 2)
     assert runs == 2
+
+
+async def test_a_task_that_loses_its_cancellation_is_cancelled_again() -> None:
+    lost: list[str] = []
+
+    async def loses() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if lost:
+                    raise
+                lost.append("cancellation")
+
+    supervisor = Supervisor(patience=0.05)
+    supervisor.spawn("deaf", loses)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await supervisor.close()
+    assert lost == ["cancellation"]

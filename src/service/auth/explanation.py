@@ -11,7 +11,10 @@ from service.errors import UserNotFound
 from service.users.model import UserId, UserState
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from service.auth.statements import CandidateRow
+    from service.auth.throttle import Throttle
     from service.db import Database
     from service.users.directory import Directory
     from service.users.model import Email
@@ -23,6 +26,8 @@ class Obstacle(Enum):
     DISABLED = "disabled"
     DELETED = "deleted"
     NO_PASSWORD = "no_password"  # noqa: S105 - not one
+    THROTTLED = "throttled"
+    PASSWORD_CHANGE_REQUIRED = "password_change_required"  # noqa: S105 - nor this
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +37,17 @@ class Explanation:
     user_id: UserId
     obstacles: tuple[Obstacle, ...]
     disable_reason: str
+    throttled_until: datetime | None
+    """When the account takes the next attempt from a device it does not know; None: at once."""
 
 
 class LoginExplainer:
     """Looks at an account as Login would."""
 
-    def __init__(self, *, database: Database, directory: Directory) -> None:
+    def __init__(self, *, database: Database, directory: Directory, throttle: Throttle) -> None:
         self._database = database
         self._directory = directory
+        self._throttle = throttle
 
     async def explain(self, email: Email) -> Explanation:
         """Return what keeps the user with this address from logging in.
@@ -53,13 +61,16 @@ class LoginExplainer:
         if found is None:
             raise UserNotFound
         user = await self._directory.get(UserId(found.id))
-        return Explanation(user.id, _obstacles(found), user.disable_reason)
+        until = await self._throttle.next_time(canonical)
+        return Explanation(user.id, _obstacles(found, until), user.disable_reason, until)
 
 
-def _obstacles(found: CandidateRow) -> tuple[Obstacle, ...]:
+def _obstacles(found: CandidateRow, throttled_until: datetime | None) -> tuple[Obstacle, ...]:
     met = {
         Obstacle.DISABLED: found.state != UserState.ACTIVE,
         Obstacle.DELETED: found.delete_time is not None,
         Obstacle.NO_PASSWORD: found.hash is None,
+        Obstacle.THROTTLED: throttled_until is not None,
+        Obstacle.PASSWORD_CHANGE_REQUIRED: bool(found.must_change),
     }
     return tuple(obstacle for obstacle, stands in met.items() if stands)

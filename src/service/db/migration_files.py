@@ -107,3 +107,8 @@ def statements_of(sql: str) -> Iterator[str]:
             start = token.end()
     if _TOKEN.sub("", sql[start:]).strip():
         yield sql[start:]
+
+
+def concurrently(sql: str) -> bool:
+    """Tell whether a statement builds or drops an index without keeping writers out."""
+    return "CONCURRENTLY" in _TOKEN.sub(" ", sql).upper()

@@ -2,7 +2,8 @@
 
 A file runs in a transaction of its own together with its row in ``schema_migrations``, so a run killed half-way has
 done whole files only. A file whose first line is ``-- gatelodge: no-transaction`` runs statement by statement in
-autocommit (``CREATE INDEX CONCURRENTLY``); its statements must bear being run again (``IF NOT EXISTS``).
+autocommit (``CREATE INDEX CONCURRENTLY``); its statements must bear being run again (``IF NOT EXISTS``). How a file is
+applied without holding others up is in `migration_steps`.
 
 The connection must be a direct one: a session-level advisory lock means nothing through PgBouncer.
 """
@@ -15,16 +16,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psycopg
-
-from service.db.migration_files import Migration, MigrationError, folder, load, statements_of
+from service.db.migration_files import Migration, MigrationError, folder, load
+from service.db.migration_steps import Patience, apply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from service.db.statement import Connection
 
-__all__ = ["Applied", "Migration", "MigrationError", "Status", "folder", "load", "pending", "status", "up"]
+__all__ = ["Applied", "Migration", "MigrationError", "Patience", "Status", "folder", "load", "pending", "status", "up"]
 
 _LOCK = 0x6761_7465_6C6F_6467  # "gatelodg"
 _TABLE = b"""
@@ -35,7 +35,6 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now(),
     duration_ms bigint NOT NULL
 )"""
-_INSERT = "INSERT INTO schema_migrations (version, name, checksum, duration_ms) VALUES (%s, %s, %s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +86,7 @@ async def up(
     *,
     on_applied: Callable[[Migration, float], None] | None = None,
     patience: float = 600.0,
+    locks: Patience | None = None,
 ) -> Status:
     """Apply what is pending, and return the status afterwards. One runner at a time; the others wait.
 
@@ -95,10 +95,11 @@ async def up(
         migrations: all of them, from `load`.
         on_applied: told of each file when it is done, and the seconds it took.
         patience: seconds to wait for another runner.
+        locks: how long to wait for locks that the service's own transactions hold.
 
     Raises:
-        MigrationError: as `status`; another runner held the lock for too long; a file failed or ended its own
-            transaction. What it did was rolled back; the files before it stay applied.
+        MigrationError: as `status`; another runner held the lock for too long; a lock on a table could not be had; a
+            file failed or ended its own transaction. What it did was rolled back; the files before it stay applied.
 
     """
     if not conn.autocommit:
@@ -106,7 +107,7 @@ async def up(
     async with _alone(conn, patience):
         await conn.execute(_TABLE, prepare=False)
         for migration in await pending(conn, migrations):
-            took = await _applied_in(conn, migration)
+            took = await apply(conn, migration, locks or Patience())
             if on_applied:
                 on_applied(migration, took)
         return await status(conn, migrations)
@@ -148,47 +149,3 @@ def _compare(row: Applied, migration: Migration | None) -> None:
         raise MigrationError(f"{migration.file} was applied under the name {row.name!r}: applied files keep theirs")
     if row.checksum != migration.checksum:
         raise MigrationError(f"{migration.file} was changed after it was applied: restore it and add a new file")
-
-
-async def _applied_in(conn: Connection, migration: Migration) -> float:
-    try:
-        return await (_apply(conn, migration) if migration.transaction else _apply_stepwise(conn, migration))
-    except psycopg.Error as error:
-        why = f"{type(error).__name__}: {error.diag.message_primary or 'the connection was lost'}"
-        raise MigrationError(f"{migration.file} failed, nothing of it was kept: {why}") from error
-
-
-async def _apply(conn: Connection, migration: Migration) -> float:
-    start = time.monotonic()
-    async with conn.transaction():
-        await conn.execute(migration.sql.encode(), prepare=False)
-        if conn.info.transaction_status.name != "INTRANS":
-            raise MigrationError(f"{migration.file} ends its own transaction: leave BEGIN and COMMIT to the runner")
-        await _record(conn, migration, start)
-    return time.monotonic() - start
-
-
-async def _apply_stepwise(conn: Connection, migration: Migration) -> float:
-    start = time.monotonic()
-    await _drop_broken_indexes(conn, migration)
-    for sql in statements_of(migration.sql):
-        await conn.execute(sql.encode(), prepare=False)
-    await _record(conn, migration, start)
-    return time.monotonic() - start
-
-
-async def _drop_broken_indexes(conn: Connection, migration: Migration) -> None:
-    """Drop what a killed CREATE INDEX CONCURRENTLY left: IF NOT EXISTS would take it for done."""
-    cursor = await conn.execute(
-        b"SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relname FROM pg_index i"
-        b" JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i' JOIN pg_namespace n ON n.oid = c.relnamespace"
-        b" WHERE NOT i.indisvalid"
-    )
-    for index, name in await cursor.fetchall():
-        if name in migration.sql:
-            await conn.execute(f"DROP INDEX CONCURRENTLY {index}".encode(), prepare=False)
-
-
-async def _record(conn: Connection, migration: Migration, start: float) -> None:
-    took = round((time.monotonic() - start) * 1000)
-    await conn.execute(_INSERT, (migration.version, migration.name, migration.checksum, took))

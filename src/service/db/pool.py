@@ -155,6 +155,20 @@ class Database:
             mutation.begun = False
             raise
 
+    async def apart(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Run `work` in a transaction of its own, which lasts whatever becomes of the call; else as `transact`.
+
+        For what must be known before the call goes on, like an attempt that is counted before it is made. It is not the
+        call's change, and comes before that.
+
+        Raises:
+            RuntimeError: the call's change has begun.
+            DomainError: as `transact`.
+
+        """
+        _free()
+        return await self._persist(work, None, None)
+
     async def _persist(
         self,
         work: Callable[[Connection], Awaitable[Result]],

@@ -31,16 +31,25 @@ async def status(url: str) -> Status:
         return await migrations.status(conn, migrations.load(migrations.folder()))
 
 
-async def migrate(url: str, on_applied: Callable[[Migration, float], None]) -> Status:
-    """Apply what is missing, one runner at a time; `on_applied` hears of each file and the seconds it took.
+async def migrate(
+    url: str,
+    on_applied: Callable[[Migration, float], None],
+    on_blocked: Callable[[Migration, float], None] = lambda _migration, _pause: None,
+) -> Status:
+    """Apply what is missing, one runner at a time.
+
+    `on_applied` hears of each file and the seconds it took; `on_blocked` of each lock that was not to be had, and the
+    seconds until the next try.
 
     Raises:
         DependencyUnavailable: the database cannot be reached.
-        MigrationError: the history in the database is not that of the files, or another runner holds the lock.
+        MigrationError: the history in the database is not that of the files, another runner holds the lock, or a
+            transaction keeps a table locked.
 
     """
+    locks = migrations.Patience(on_blocked=on_blocked)
     async with _directly(url) as conn:
-        return await migrations.up(conn, migrations.load(migrations.folder()), on_applied=on_applied)
+        return await migrations.up(conn, migrations.load(migrations.folder()), on_applied=on_applied, locks=locks)
 
 
 @asynccontextmanager

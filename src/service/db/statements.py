@@ -1,8 +1,8 @@
-"""The database room's own SQL: the answers that idempotency keeps."""
+"""The database room's own SQL: the answers that idempotency keeps, and the clock."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -21,6 +21,14 @@ class AnswerRow(NamedTuple):
     fingerprint: bytes
     response: bytes
 
+
+class ClockRow(NamedTuple):
+    """The database's time."""
+
+    now: datetime
+
+
+READ_CLOCK = Statement("db.read_clock", "SELECT clock_timestamp() AS now", row=ClockRow, params={}, not_null={"now"})
 
 # No row: the key is taken. A concurrent claim is waited for, until its transaction ends one way or the other. An answer
 # that has expired and is not pruned yet makes way.

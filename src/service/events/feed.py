@@ -1,12 +1,14 @@
 """The feed: one poller a process reads what is committed and hands it to every reader.
 
 Polling is the truth. A notification only wakes the poller sooner, so a database behind PgBouncer, where none arrive,
-costs a little latency and nothing else. While nobody reads, nothing is polled.
+costs a little latency and nothing else. While nobody reads, nothing is polled; in the service somebody always does, to
+know which tokens are revoked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -122,10 +124,12 @@ class Feed:
 
     async def _batches(self, reader: Reader) -> AsyncGenerator[Batch, None]:
         while True:
+            began = time.monotonic()
             events = await self._record.after(reader.position, _AT_ONCE)
             if events:
                 reader.position = events[-1].position
-            yield Batch([event for event in events if reader.wanted.wants(event)], reader.position)
+            reader.as_of = began if len(events) < _AT_ONCE else None
+            yield Batch([event for event in events if reader.wanted.wants(event)], reader.position, reader.as_of)
             if len(events) < _AT_ONCE and self._join(reader):
                 break
         while True:
@@ -142,7 +146,7 @@ class Feed:
 
     async def _poll(self) -> bool:
         """Read on once; tell whether there may be more."""
-        position = self._position
+        position, began = self._position, time.monotonic()
         try:
             events = await self._record.after(position, _AT_ONCE)
         except DomainError as error:
@@ -150,14 +154,18 @@ class Feed:
             return False
         self._note(None)
         # Meanwhile all readers may have left, and others come at another position.
-        if events and position == self._position:
-            self._hand_out(events)
-        return len(events) == _AT_ONCE
+        more = len(events) == _AT_ONCE
+        if position == self._position:
+            self._hand_out(events, None if more else began)
+        return more
 
-    def _hand_out(self, events: list[Recorded]) -> None:
-        self._position = events[-1].position
+    def _hand_out(self, events: list[Recorded], as_of: float | None) -> None:
+        if events:
+            self._position = events[-1].position
         for reader in self._live:
-            reader.feed(events)
+            reader.as_of = as_of
+            if events:
+                reader.feed(events)
 
     def _note(self, error: DomainError | None) -> None:
         """Log the first of failures that follow each other; readers wait meanwhile, unless it cannot get better."""

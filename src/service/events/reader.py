@@ -26,6 +26,8 @@ class Batch:
 
     events: Sequence[Recorded]
     position: int
+    as_of: float | None
+    """Everything committed before this moment (``time.monotonic``) has been told; None: more is waiting."""
 
 
 class Reader:
@@ -44,6 +46,7 @@ class Reader:
         self._task = task
         self.position = position
         self.wanted = wanted
+        self.as_of: float | None = None
         self._room = room
         self._queue: deque[Recorded] = deque()
         self._told = asyncio.Event()
@@ -79,9 +82,9 @@ class Reader:
         for _ in events:
             self._queue.popleft()
         if self._queue:
-            return Batch(events, events[-1].position)
+            return Batch(events, events[-1].position, None)
         self._told.clear()
-        return Batch(events, self.position)
+        return Batch(events, self.position, self.as_of)
 
     @contextmanager
     def sending(self) -> Iterator[None]:

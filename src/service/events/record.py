@@ -18,12 +18,15 @@ from service.events.statements import (
     LIST_OF_TYPE,
     PRUNE,
     READ_ON,
+    RECENT,
     EndsRow,
     EventRow,
     PlacedRow,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from service.db import Connection, Database
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
@@ -80,6 +83,15 @@ class Record:
             raise CursorPruned
         return [Recorded(*row) for row in rows]
 
+    async def recent(self, types: Iterable[str], *, since: datetime) -> tuple[list[Recorded], int]:
+        """Return the events of some types since a moment, and a position: all up to there are among them.
+
+        The position is read first: what is committed between the two reads is among the events and comes after the
+        position as well, twice rather than never.
+        """
+        rows, ends = await self._database.read(lambda conn: _recent(conn, sorted(types), since))
+        return [Recorded(*row) for row in rows], ends.latest
+
     async def ends(self) -> EndsRow:
         """Return where the record begins and ends now."""
         return await self._database.read(ENDS.one)
@@ -118,6 +130,11 @@ async def _read_on(conn: Connection, position: int, most: int) -> tuple[list[Pla
     """Read first, then ask what was pruned, so that nothing goes unnoticed in between."""
     rows = await READ_ON.all(conn, after=position, most=most)
     return rows, await ENDS.one(conn)
+
+
+async def _recent(conn: Connection, types: list[str], since: datetime) -> tuple[list[EventRow], EndsRow]:
+    ends = await ENDS.one(conn)
+    return await RECENT.all(conn, types=types, since=since), ends
 
 
 async def _prune(conn: Connection, before: datetime) -> int:

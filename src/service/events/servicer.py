@@ -27,13 +27,13 @@ _LARGEST_PAGE = 1000
 
 
 class EventServicer(events_pb2_grpc.EventServiceServicer):
-    """Serves ``gatelodge.events.v1.EventService``. Seals tokens and cursors under the master secret."""
+    """Serves ``gatelodge.events.v1.EventService``. Seals tokens and cursors under the root secret."""
 
-    def __init__(self, *, record: Record, feed: Feed, master_secret: bytes) -> None:
+    def __init__(self, *, record: Record, feed: Feed, root: bytes) -> None:
         self._record = record
         self._feed = feed
-        self._pages = PageTokens(derived_key(master_secret, "page-tokens"))
-        self._cursors = PageTokens(derived_key(master_secret, "event-cursors"), invalid=CursorInvalid)
+        self._pages = PageTokens(derived_key(root, "page-tokens"))
+        self._cursors = PageTokens(derived_key(root, "event-cursors"), invalid=CursorInvalid)
 
     async def ListEvents(self, request: events_pb2.ListEventsRequest, _: Context) -> events_pb2.ListEventsResponse:
         """Return a page of events."""

@@ -130,6 +130,18 @@ READ_ON = Statement(
     },
 )
 
+RECENT = Statement(
+    "events.recent",
+    """
+    SELECT id, type, subject, actor, request_id, source, payload, create_time
+    FROM events
+    WHERE type = ANY(%(types)s) AND create_time >= %(since)s
+    ORDER BY create_time, id
+    """,
+    row=EventRow,
+    params={"types": list[str], "since": datetime},
+)
+
 ENDS = Statement(
     "events.ends",
     """

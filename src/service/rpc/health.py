@@ -20,6 +20,8 @@ READINESS = "readiness"
 """Whether this process can serve now: the name for a readiness probe."""
 LIVENESS = "liveness"
 """Whether this process should go on living: always SERVING while it can answer at all."""
+REVOCATIONS = "revocations"
+"""Whether this process knows what was revoked a moment ago. While not, it serves on and asks the database each time."""
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -31,6 +33,7 @@ class HealthBoard:
 
     Args:
         services: full names of the services offered; ``""``, `READINESS` and `LIVENESS` are added.
+        apart: names with a state of their own, which `set_ready` does not set.
         max_watchers: how many may watch at once.
         max_watchers_each: how many of them one connection may have, so that none keeps the others out.
         on_change: is told every name with whether it serves, at first and after each change.
@@ -41,11 +44,14 @@ class HealthBoard:
         self,
         services: Iterable[str],
         *,
+        apart: Iterable[str] = (),
         max_watchers: int = 1000,
         max_watchers_each: int = 16,
         on_change: Callable[[str, bool], None] = lambda _name, _serving: None,
     ) -> None:
         self._statuses: dict[str, int] = dict.fromkeys(("", READINESS, *services), NOT_SERVING) | {LIVENESS: SERVING}
+        self._together = tuple(self._statuses.keys() - {LIVENESS})
+        self._statuses |= dict.fromkeys(apart, NOT_SERVING)
         self._watchers: set[asyncio.Event] = set()
         self._by_peer = Counter[str]()
         self._max_watchers = max_watchers
@@ -63,13 +69,14 @@ class HealthBoard:
             self._tell()
 
     def set_ready(self, ready: bool) -> None:  # noqa: FBT001 - the one thing it says
-        """Set everything but `LIVENESS`."""
-        for name in self._statuses.keys() - {LIVENESS}:
+        """Set everything but `LIVENESS` and the names apart."""
+        for name in self._together:
             self.set(name, SERVING if ready else NOT_SERVING)
 
     def drain(self) -> None:
         """Set everything but `LIVENESS` to NOT_SERVING, for good."""
-        self.set_ready(False)
+        for name in self._statuses.keys() - {LIVENESS}:
+            self.set(name, NOT_SERVING)
         self._draining = True
 
     def ready(self) -> bool:

@@ -89,6 +89,16 @@ def check_rules(service_names: Iterable[str]) -> None:
         raise ValueError("methods without a usable access rule: " + "; ".join(faults))
 
 
+def permissions(service_names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the permissions that the methods of these services declare, each with the names of the methods."""
+    needed: dict[str, list[str]] = {}
+    for service_name in service_names:
+        for method in descriptor_pool.Default().FindServiceByName(service_name).methods:
+            if permission := _declared(method).permission:
+                needed.setdefault(permission, []).append(f"{service_name}/{method.name}")
+    return needed
+
+
 def _find(name: str) -> MethodDescriptor | None:
     try:
         return descriptor_pool.Default().FindMethodByName(name.replace("/", "."))

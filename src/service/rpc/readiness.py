@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+_LAST_WORDS = 1.0
+"""Seconds for a probe that is cut off at the end."""
+
 
 class Readiness:
     """Probes what the process cannot serve without, and tells when that changes.
@@ -22,6 +25,7 @@ class Readiness:
 
     Args:
         probe: returns if all is well and raises if not.
+        first: what must be done once before the process can be ready.
         tell: is given the new state; `HealthBoard.set_ready`.
         interval: seconds between probes.
         timeout: seconds after which a probe has failed.
@@ -35,6 +39,7 @@ class Readiness:
         *,
         probe: Callable[[], Awaitable[object]],
         tell: Callable[[bool], None],
+        first: Callable[[], Awaitable[object]] | None = None,
         interval: float = 0.5,
         timeout: float = 0.4,
         failures: int = 2,
@@ -43,6 +48,7 @@ class Readiness:
     ) -> None:
         self._probe = probe
         self._tell = tell
+        self._first = first
         self._interval = interval
         self._timeout = timeout
         self._needed = {True: successes, False: failures}
@@ -53,13 +59,17 @@ class Readiness:
 
     async def run(self) -> None:
         """Probe until cancelled."""
+        if self._first is not None:
+            await self._first()
         try:
             while True:
                 self._count(well=await self._try())
                 await asyncio.sleep(self._interval)
         finally:
             if self._running is not None:
+                # Waited for, so that what it says on its way out finds the log still there.
                 self._running.cancel()
+                await asyncio.wait((self._running,), timeout=_LAST_WORDS)
 
     async def _try(self) -> bool:
         """Probe once. A probe that hangs is not waited for, nor is another started beside it."""

@@ -60,6 +60,8 @@ class Transport:
     gzip_responses: bool = False
     """Whether responses to clients that accept gzip are compressed. Compressed requests are always understood, and
     their size is limited decompressed."""
+    share_port: bool = False
+    """Whether other processes may listen on the same port. If not, a second one there is a mistake, and told."""
 
 
 def build_server(interceptors: Sequence[grpc.aio.ServerInterceptor], transport: Transport) -> grpc.aio.Server:
@@ -126,7 +128,7 @@ def _options(transport: Transport) -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_timeout_ms", _ms(transport.keepalive_timeout)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(transport.min_client_ping_interval)),
-        ("grpc.so_reuseport", 0),  # a second process on the port is a mistake until there are workers
+        ("grpc.so_reuseport", int(transport.share_port)),
         # A level, not an algorithm: gRPC then picks what the client accepts; an algorithm it forces on everyone.
         ("grpc.default_compression_level", _COMPRESSION_LEVEL if transport.gzip_responses else 0),
     )

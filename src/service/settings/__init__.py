@@ -7,13 +7,16 @@ them together. Depends on no other room.
 
 from service.settings.faults import Fault, SettingsError
 from service.settings.loading import load
+from service.settings.processes import environment as worker_environment
+from service.settings.processes import quiet_grpc
 from service.settings.redaction import redacted
-from service.settings.tree import Argon2, Auth, Database, Log, Metrics, Ops, Server, Settings, Tracing
+from service.settings.tree import Argon2, Auth, Database, Events, Log, Metrics, Ops, Server, Settings, Tls, Tracing
 
 __all__ = [
     "Argon2",
     "Auth",
     "Database",
+    "Events",
     "Fault",
     "Log",
     "Metrics",
@@ -21,7 +24,10 @@ __all__ = [
     "Server",
     "Settings",
     "SettingsError",
+    "Tls",
     "Tracing",
     "load",
+    "quiet_grpc",
     "redacted",
+    "worker_environment",
 ]

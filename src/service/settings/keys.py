@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from service.settings.tree import Settings
 
@@ -83,6 +83,16 @@ def sections() -> frozenset[tuple[str, ...]]:
 def is_table(key: Key) -> bool:
     """Tell whether the setting is itself a mapping, given as JSON where only text is possible."""
     return get_origin(known()[key].annotation) is dict
+
+
+def is_list(key: Key) -> bool:
+    """Tell whether the setting is a list, given as JSON where only text is possible."""
+    return get_origin(known()[key].annotation) is tuple
+
+
+def is_secret(key: Key) -> bool:
+    """Tell whether the setting's value must not be shown."""
+    return SecretStr.__name__ in str(known()[key].annotation)
 
 
 def owner(path: Iterable[object]) -> Key | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from service.settings import rules, sources
+from service.settings import references, rules, sources
 from service.settings.faults import Fault, SettingsError, shown
 from service.settings.keys import Key, nearest, owner
 from service.settings.tree import RELAXED, Settings
@@ -81,10 +81,12 @@ def _layers(env: str, files: Path, environ: Mapping[str, str], dotenv: Path) -> 
 def _validated(env: str, layers: Iterable[Layer]) -> tuple[Settings, list[Fault]]:
     """Build the tree; settings with faults take their defaults, so that the rules can be tried on the rest."""
     values, origins = _merged(layers)
+    values, schemes, faults = references.resolved(values, origins)
+    shown = {key.dotted: scheme for key, scheme in schemes.items()}
     error = _error_of(env, values)
     if error is None:
-        return Settings.model_validate(_nested(env, values)), []
-    faults = list(_faults_of(error, origins))
+        return Settings.model_validate(_nested(env, values)).fetched_from(shown), faults
+    faults += _faults_of(error, origins)
     sound = {key: value for key, value in values.items() if key not in {fault.key for fault in faults}}
     return Settings.model_validate(_nested(env, sound)), faults
 

@@ -67,7 +67,7 @@ def _kind(field: FieldInfo) -> str:
     else:
         kind = next(name for name in ("SecretStr", "bool", "int", "float", "str") if name in text)
     kind = "secret" if kind == SecretStr.__name__ else kind
-    kind = f"table of {kind}" if "dict" in text else kind
+    kind = f"table of {kind}" if "dict" in text else f"list of {kind}s" if "tuple" in text else kind
     return " ".join([kind, *_bounds(field)])
 
 
@@ -101,6 +101,8 @@ def _in_file(name: str, key: Key) -> object:
 def _toml(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name} = {_toml(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, SecretStr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from service.settings.tree import Settings
 
 REDACTED = "[redacted]"
 
@@ -13,16 +19,27 @@ _SHOWABLE_URL = re.compile(
 )
 
 
-def redacted(section: BaseModel) -> dict[str, object]:
-    """Return the settings as plain values with every secret, and the password in a URL, hidden."""
-    return {name: _shown(value) for name, value in section}
+def redacted(settings: Settings) -> dict[str, object]:
+    """Return the settings as plain values with every secret, and the password in a URL, hidden.
+
+    Of a secret that was fetched from elsewhere, the scheme of the reference is told.
+    """
+    return _section(settings, "", settings.references)
 
 
-def _shown(value: object) -> object:
+def _section(section: BaseModel, path: str, references: Mapping[str, str]) -> dict[str, object]:
+    return {name: _shown(value, f"{path}{name}", references) for name, value in section}
+
+
+def _shown(value: object, dotted: str, references: Mapping[str, str]) -> object:
     if isinstance(value, BaseModel):
-        return redacted(value)
+        return _section(value, f"{dotted}.", references)
     if isinstance(value, SecretStr):
+        if dotted in references:
+            return f"[redacted, from {references[dotted]}:]"
         return _url_without_password(value.get_secret_value())
+    if isinstance(value, tuple):
+        return [_shown(item, dotted, references) for item in value]
     return dict(value) if isinstance(value, dict) else value
 
 

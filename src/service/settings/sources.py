@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dotenv.parser import parse_stream
 
 from service.settings.faults import Fault, shown, unknown
-from service.settings.keys import NESTING, PREFIX, RESERVED, Key, is_table, sections, settable, variables
+from service.settings.keys import NESTING, PREFIX, RESERVED, Key, is_list, is_table, sections, settable, variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Layer:
         """Take one setting given as text, called `name` here. Empty text leaves it unset, as in Compose's ``NAME=``."""
         if key is None:
             self.faults.append(unknown(name, name.removeprefix(PREFIX).replace(NESTING, "."), self.origin))
-        elif text and not is_table(key):
+        elif text and not (is_table(key) or is_list(key)):
             self.values[key] = text
         elif text:
             self._add_json(key, text)
@@ -42,7 +42,8 @@ class Layer:
         try:
             self.values[key] = json.loads(text)
         except ValueError:
-            self.faults.append(Fault('should be a JSON object, {"name": "value"}', key, self.origin))
+            form = 'list, ["value"]' if is_list(key) else 'object, {"name": "value"}'
+            self.faults.append(Fault(f"should be a JSON {form}", key, self.origin))
 
     def add_variable(self, name: str, text: str) -> None:
         """Take one ``APP_…`` variable. Its case counts, so that two spellings of one name cannot disagree."""

@@ -5,12 +5,19 @@ nobody thought of is the strict one. Every setting has a default; what productio
 """
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from ipaddress import ip_network
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
 
 RELAXED = ("development", "test")
 """The environments in which development defaults are allowed. Every other one is a production."""
+
+REVOCATION_MARGIN_SECONDS = 660
+"""Ten minutes, and the most leeway a token's times may have."""
+UNIX_PEERS = "unix"
+"""What stands for every peer on a Unix socket."""
 
 # User and password hold no reserved character unescaped: libpq would cut the URL elsewhere and print half a password.
 _POSTGRES_URL = re.compile(
@@ -29,6 +36,15 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _proxy(value: str) -> str:
+    if value != UNIX_PEERS:
+        try:
+            ip_network(value)
+        except ValueError as error:
+            raise ValueError("should be networks like 10.0.0.0/8, addresses, or unix") from error
+    return value
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -37,6 +53,7 @@ PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+TrustedProxies = tuple[Annotated[str, AfterValidator(_proxy)], ...]
 Endpoint = Annotated[str, Field(pattern=r"^https?://[^@/?#\s]+/?$")]
 
 
@@ -46,11 +63,53 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
+class Tls(Section):
+    """Certificates of the gRPC server. Files are PEM, read again when they change."""
+
+    cert_file: str | None = Field(
+        default=None, description="The server's certificate and those between it and the root. None: plaintext."
+    )
+    key_file: str | None = Field(default=None, description="The certificate's private key, not encrypted.")
+    client_ca_file: str | None = Field(default=None, description="Whose client certificates are accepted.")
+    client_auth: Literal["none", "required"] = Field(
+        default="none", description="Whether clients are asked for a certificate; without one they cannot connect."
+    )
+    service_identities: dict[Annotated[str, Field(min_length=1)], list[str]] = Field(
+        default_factory=dict,
+        description="Services by the name in their verified certificate (URI, else DNS name, else common name) with "
+        'their roles: `{"spiffe://corp/billing":["reader"]}`.',
+    )
+
+
 class Server(Section):
     """The gRPC server."""
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: Port = Field(default=50051, description="Port to listen on; 0 takes a free one.")
+    trusted_proxies: TrustedProxies = Field(
+        default=(),
+        description="Peers whose `x-forwarded-for` tells where a call comes from: networks and addresses, or `unix`: "
+        '`["10.0.0.0/8"]`.',
+    )
+    unix_socket: Annotated[str, Field(pattern=r"^/\S{1,99}$")] | None = Field(
+        default=None, description="Listen on this Unix socket, an absolute path, in place of host and port."
+    )
+    unix_socket_mode: Literal["0600", "0660", "0666"] = Field(
+        default="0600", description="Who may connect to it: the owner, the group too, or everyone on this machine."
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that share the port. More than one: as many as there are cores to use.",
+    )
+    worker_connection_age_seconds: float = Field(
+        default=60,
+        ge=0.1,
+        le=2_000_000,
+        description="Bounds max_connection_age_seconds where there are several workers: how soon a worker replaced "
+        "on SIGHUP is left by its clients.",
+    )
     reflection: bool = Field(default=False, description="Serve gRPC reflection, for grpcurl without protos.")
     insecure: bool = Field(
         default=False,
@@ -95,6 +154,7 @@ class Server(Section):
     drain_grace_seconds: float = Field(
         default=10, ge=0, le=3600, description="After that, how long calls may take to finish."
     )
+    tls: Tls = Tls()
 
 
 class Ops(Section):
@@ -143,9 +203,28 @@ class Argon2(Section):
     time_cost: int = Field(default=2, ge=1, le=16, description="Passes over the memory.")
     parallelism: int = Field(default=1, ge=1, le=16, description="Lanes of one hash.")
     hash_threads: int | None = Field(
-        default=None, ge=1, le=256, description="Hashes computed at once. None: one per core."
+        default=None, ge=1, le=256, description="Hashes computed at once. None: one per core, shared by the workers."
     )
     hash_queue: int = Field(default=128, ge=0, le=10_000, description="Hashes waiting before new ones are refused.")
+
+
+class Throttle(Section):
+    """How often passwords may be guessed. Attempts are counted in the database, for all replicas together."""
+
+    account_free_attempts: int = Field(
+        default=10, ge=1, le=1_000_000, description="Attempts at one account before each must wait."
+    )
+    source_free_attempts: int = Field(
+        default=100, ge=1, le=1_000_000, description="Attempts from one IPv4 address or IPv6 /64 before each must wait."
+    )
+    device_free_attempts: int = Field(
+        default=10, ge=1, le=1_000_000, description="Attempts from a device that logged in before; counted apart."
+    )
+    decay_seconds: float = Field(default=600, ge=1, le=86_400, description="One attempt is forgotten after so long.")
+    base_delay_seconds: float = Field(
+        default=1, gt=0, le=3600, description="The first wait; each further attempt doubles it."
+    )
+    max_delay_seconds: float = Field(default=900, gt=0, le=86_400, description="The longest wait.")
 
 
 class Auth(Section):
@@ -154,10 +233,47 @@ class Auth(Section):
     issuer: str = Field(default="gatelodge", min_length=1, max_length=256, description="`iss` of access tokens.")
     audience: str = Field(default="gatelodge", min_length=1, max_length=256, description="`aud` of access tokens.")
     access_token_ttl_seconds: int = Field(default=900, ge=30, le=86_400, description="Life of an access token.")
+    session_lifetime_days: float = Field(
+        default=30, gt=0, le=3650, description="Life of a session, however much it is used."
+    )
+    session_idle_days: float = Field(default=7, gt=0, le=3650, description="A session not refreshed for so long ends.")
+    refresh_grace_seconds: float = Field(
+        default=10,
+        ge=0,
+        le=300,
+        description="How long a used refresh token gets the same successor again; after that it ends its session.",
+    )
+    max_sessions_per_user: int = Field(
+        default=100, ge=1, le=10_000, description="Sessions of one user; a login beyond that ends the oldest."
+    )
     master_secret: Annotated[SecretStr, Field(min_length=32)] | None = Field(
         default=None,
-        description="Encrypts the signing keys at rest; 32 characters or more. None: one is made under `var/`, "
+        description="Encrypts the secrets in the database; 32 characters or more. None: one is made under `var/`, "
         "never in production.",
+    )
+    previous_master_secrets: tuple[Annotated[SecretStr, Field(min_length=32)], ...] = Field(
+        default=(),
+        description="Open what was encrypted under them, encrypt nothing; as a JSON list where only text is possible. "
+        "For changing the master secret.",
+    )
+    signing_algorithm: Literal["ES256", "EdDSA", "RS256"] = Field(
+        default="ES256", description="Of the signing keys made from now on."
+    )
+    key_rotation_days: float = Field(default=30, gt=0, le=3650, description="How long a key signs access tokens.")
+    key_publish_seconds: float = Field(
+        default=600,
+        ge=0,
+        le=604_800,
+        description="How long a key is published before it signs: longer than verifiers keep the JWK set.",
+    )
+    revocation_staleness_seconds: float = Field(
+        default=5,
+        ge=1,
+        le=60,
+        description="When a process has heard nothing of the database for so long, it asks about every token.",
+    )
+    token_cache_size: int = Field(
+        default=10_000, ge=0, le=1_000_000, description="Verified tokens remembered, about 2 KiB each; 0: none."
     )
     registration: Literal["open", "closed"] = Field(default="closed", description="Whether anyone may make an account.")
     password_min_length: int = Field(default=15, ge=8, le=64, description="Shortest password taken, code points.")
@@ -165,7 +281,22 @@ class Auth(Section):
         default=None,
         description="Keyed into every password hash; 16 characters or more. Lost: no password verifies any more.",
     )
+    password_blocklist_file: str | None = Field(
+        default=None, min_length=1, description="Passwords and words to refuse besides, one a line, UTF-8."
+    )
+    device_token_days: float = Field(
+        default=180, gt=0, le=3650, description="How long a device that logged in is known, and throttled apart."
+    )
     argon2: Argon2 = Argon2()
+    throttle: Throttle = Throttle()
+
+    @property
+    def revocation_window_seconds(self) -> int:
+        """How long a revocation matters: no token issued before it was committed lives longer after it was recorded.
+
+        That is a token's life, and a margin for transactions that last and for clocks that disagree.
+        """
+        return self.access_token_ttl_seconds + REVOCATION_MARGIN_SECONDS
 
 
 class Users(Section):
@@ -230,6 +361,19 @@ class Settings(Section):
     log: Log = Log()
     tracing: Tracing = Tracing()
     metrics: Metrics = Metrics()
+
+    _references: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def references(self) -> Mapping[str, str]:
+        """By the dotted name of each secret that was fetched from elsewhere, the scheme of its reference."""
+        return self._references
+
+    def fetched_from(self, references: Mapping[str, str]) -> Self:
+        """Return these settings, knowing which secrets were fetched from elsewhere."""
+        known = self.model_copy()
+        known._references = dict(references)  # noqa: SLF001 - ours
+        return known
 
     @property
     def production(self) -> bool:

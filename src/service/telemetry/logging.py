@@ -40,14 +40,17 @@ def logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
-def configure(settings: Log, *, service: str, version: str, stream: TextIO) -> Logs:
+def configure(settings: Log, *, service: str, version: str, stream: TextIO, worker: int | None = None) -> Logs:
     """Send every logger of the process through one pipeline to `stream`, until the answer is closed.
+
+    `worker` says on each line which of several processes speaks.
 
     Takes over structlog's and logging's global state, as those libraries have no other. A second call replaces the
     first. Colours only where `stream` is a terminal.
     """
     line = json_line if settings.format == "json" else ConsoleLine(colours=_is_terminal(stream))
-    pipeline = Pipeline(line, {"service": service, "version": version} if settings.format == "json" else {})
+    always: dict[str, object] = {"service": service, "version": version} if settings.format == "json" else {}
+    pipeline = Pipeline(line, always | ({"worker": worker} if worker is not None else {}))
     return Logs(settings, pipeline, Sink(stream, confession=pipeline.confess))
 
 

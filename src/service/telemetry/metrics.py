@@ -33,6 +33,10 @@ class Metrics:
         self.registry.register(self.rpc)
         self.jobs = JobMetrics(self.registry)
         self._logins = self._counter("gatelodge_logins", "Logins by outcome.", "outcome")
+        self._refreshes = self._counter("gatelodge_refreshes", "Uses of refresh tokens by outcome.", "outcome")
+        self._attempts_refused = self._counter(
+            "gatelodge_password_attempts_refused", "Attempts at passwords that came too soon.", "scope"
+        )
         self._registrations = self._counter("gatelodge_registrations", "Registrations by outcome.", "outcome")
         self._crashes = self._counter("gatelodge_background_task_crashes", "Crashes of background tasks.", "task")
         self._health = Gauge(
@@ -41,10 +45,26 @@ class Metrics:
             ["service"],
             registry=self.registry,
         )
+        self._clock_offset = Gauge(
+            "gatelodge_clock_offset_seconds",
+            "How far the database's clock, which is used, is ahead of this machine's.",
+            registry=self.registry,
+        )
+        self._expiry: Gauge | None = None
         self._loop_lag = self._histogram(
             "gatelodge_event_loop_lag_seconds",
             "How late the event loop wakes a sleeper.",
             _LAG_BUCKETS,
+        )
+        self._revocation_lag = self._histogram(
+            "gatelodge_revocation_lag_seconds",
+            "Time from a revocation to its being known here.",
+            _LAG_BUCKETS,
+        )
+        self._revocations_fresh = Gauge(
+            "gatelodge_revocations_fresh",
+            "1 while tokens are checked from memory; 0: the revocations known here are stale, the database is asked.",
+            registry=self.registry,
         )
         self._hashing = self._histogram(
             "gatelodge_password_hash_duration_seconds",
@@ -59,6 +79,14 @@ class Metrics:
         """Count a login by how it ended, in words that tell nobody who has an account."""
         self._logins.labels(outcome).inc()
 
+    def refresh(self, outcome: str) -> None:
+        """Count the use of a refresh token by how it ended."""
+        self._refreshes.labels(outcome).inc()
+
+    def attempt_refused(self, scope: str) -> None:
+        """Count an attempt at a password that the throttle refused: for its account, source or device."""
+        self._attempts_refused.labels(scope).inc()
+
     def registration(self, outcome: str) -> None:
         """Count a registration, in words that tell nobody who has an account."""
         self._registrations.labels(outcome).inc()
@@ -70,6 +98,20 @@ class Metrics:
     def health(self, service: str, serving: bool) -> None:  # noqa: FBT001 - what the health board tells
         """Tell what the gRPC health service says of `service`; the empty name is the whole server."""
         self._health.labels(service).set(serving)
+
+    def clock_offset(self, seconds: float) -> None:
+        """Tell how far the database's clock is ahead of this machine's."""
+        self._clock_offset.set(seconds)
+
+    def certificate_expires(self, at: float) -> None:
+        """Tell when the TLS certificate in use expires, Unix seconds. Without TLS there is no such metric."""
+        if self._expiry is None:
+            self._expiry = Gauge(
+                "gatelodge_tls_certificate_expiry_timestamp_seconds",
+                "When the TLS certificate in use expires, Unix time.",
+                registry=self.registry,
+            )
+        self._expiry.set(at)
 
     def loop_lag(self, seconds: float) -> None:
         """Count one measurement of `measure_loop_lag`."""
@@ -83,6 +125,14 @@ class Metrics:
     def password_hash(self, seconds: float) -> None:
         """Count the time one hash took. From any thread."""
         self._hashing.observe(seconds)
+
+    def revocation_lag(self, seconds: float) -> None:
+        """Count how long a revocation took to be known here."""
+        self._revocation_lag.observe(seconds)
+
+    def revocations_fresh(self, fresh: bool) -> None:  # noqa: FBT001 - a gauge of two values
+        """Tell whether the revocations known here are up to date."""
+        self._revocations_fresh.set(fresh)
 
     def watch_pool(self, stats: Callable[[], PoolStats]) -> None:
         """Show the connection pool that `stats` tells of. Called once."""

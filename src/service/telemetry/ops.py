@@ -5,6 +5,7 @@ Runs in threads of its own, so that it answers while the event loop is busy; few
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 from prometheus_client.exposition import choose_encoder
 
 from service.errors import CannotRun
+from service.telemetry.families import dump
 from service.telemetry.logging import logger
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 _log = logger("gatelodge.ops")
+
+FAMILIES = "/families"
+"""Where a worker's parent gets its numbers."""
 
 _MOST_CONNECTIONS = 16
 _CONNECTION_SECONDS = 3.0
@@ -93,12 +98,12 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], pages: Mapping[str, Callable[[str], Page]]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    def __init__(self, address: tuple[str, int] | str, pages: Mapping[str, Callable[[str], Page]]) -> None:
+        self.address_family = _family(address)
         self.pages = pages
         self.working = set[object]()
         self._open: dict[socket.socket, float] = {}
-        super().__init__(address, _Handler)
+        super().__init__(address, _Handler)  # type: ignore[arg-type]  # the stub knows no Unix sockets
 
     def server_bind(self) -> None:
         # HTTPServer's own asks the DNS for this machine's name, which can take seconds.
@@ -141,6 +146,12 @@ class _Server(ThreadingHTTPServer):
         _log.debug("ops connection failed", peer=str(client_address), exc_info=True)
 
 
+def _family(address: tuple[str, int] | str) -> socket.AddressFamily:
+    if isinstance(address, str):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
 def _wake(request: socket.socket) -> None:
     try:
         request.shutdown(socket.SHUT_RDWR)
@@ -150,6 +161,9 @@ def _wake(request: socket.socket) -> None:
 
 class OpsServer:
     """The server. `alive` and `ready` answer the probes; `jwks` gives the public keys as JSON. All from any thread.
+
+    With `path` it listens on that Unix socket in place of `host` and `port`, for a parent that puts the pages of its
+    workers together, and has one page more: the numbers as JSON.
 
     Raises:
         CannotRun: the address cannot be bound.
@@ -165,6 +179,7 @@ class OpsServer:
         jwks: Callable[[], bytes],
         alive: Callable[[], bool],
         ready: Callable[[], bool],
+        path: str | None = None,
     ) -> None:
         pages: dict[str, Callable[[str], Page]] = {
             "/metrics": lambda accept: _metrics(registry, accept),
@@ -172,8 +187,10 @@ class OpsServer:
             "/healthz": lambda _: _probe(alive()),
             "/readyz": lambda _: _probe(ready()),
         }
+        if path is not None:
+            pages[FAMILIES] = lambda _: Page(200, json.dumps(dump(registry.collect())).encode(), "application/json")
         try:
-            self._server = _Server((host, port), pages)
+            self._server = _Server(path or (host, port), pages)
         except OSError as error:
             raise CannotRun(f"cannot listen on {host}:{port} for the ops port: {error.strerror}") from error
         self._thread = threading.Thread(
@@ -183,7 +200,7 @@ class OpsServer:
 
     @property
     def port(self) -> int:
-        """The port that is bound."""
+        """The port that is bound. None is on a Unix socket."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:

@@ -118,6 +118,8 @@ def _write_all(descriptor: int, data: bytes, patience: float) -> bool:
     while rest:
         if not select.select([], [descriptor], [], patience)[1]:
             return False
-        # A pipe that is ready takes this much without blocking, which is more than can be said of any more.
-        rest = rest[os.write(descriptor, rest[: select.PIPE_BUF]) :]
+        # A pipe that is ready takes this much without blocking, which is more than can be said of any more, and takes
+        # it whole: cut between lines, those of several processes do not mix.
+        whole = bytes(rest[: select.PIPE_BUF]).rfind(b"\n") + 1
+        rest = rest[os.write(descriptor, rest[: whole or select.PIPE_BUF]) :]
     return True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.errors import EmailTaken, UserNotFound
+from service.errors import EmailTaken, EtagMismatch, UserNotFound
 from service.users.model import User, UserId, UserState
-from service.users.statements import FIND_ALL_BY_ID, FIND_BY_EMAIL, FIND_BY_ID, INSERT, UserRow
+from service.users.statements import FIND_ALL_BY_ID, FIND_BY_EMAIL, FIND_BY_ID, INSERT, LOCK, UserRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,6 +75,19 @@ class Directory:
         if row is None:
             raise EmailTaken
         return from_row(row)
+
+
+async def hold(conn: Connection, user_id: UserId, etag: str) -> User:
+    """Return a user whose row stays locked to the end of the transaction; an empty `etag` is not compared (AIP-154).
+
+    Raises:
+        EtagMismatch, UserNotFound: as their names say.
+
+    """
+    user = from_row(await LOCK.one(conn, user_id=user_id.value))
+    if etag and etag != user.etag:
+        raise EtagMismatch
+    return user
 
 
 def from_row(row: UserRow) -> User:

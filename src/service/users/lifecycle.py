@@ -1,6 +1,7 @@
 """What an account goes through after it was made: changed, disabled, enabled, deleted, undeleted, erased, purged.
 
-Every change holds the user's row, compares the etag if one is given (AIP-154), and counts the version up.
+Every change holds the user's row, compares the etag if one is given (AIP-154), and counts the version up. What an
+operator does to a user passes the guard: `PermissionMissing` if the user may do more than they, `LastAdministrator`.
 """
 
 from __future__ import annotations
@@ -8,21 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from service.errors import EtagMismatch, PermissionMissing, UserNotDeleted, UserNotFound
+from service.errors import PermissionMissing, UserNotDeleted, UserNotFound
 from service.events.model import UserDeleted, UserDisabled, UserEnabled, UserErased, UserUndeleted, UserUpdated
-from service.users.directory import from_row
+from service.users.directory import from_row, hold
 from service.users.model import User, UserState
-from service.users.statements import ERASE, LOCK, PURGE, SAVE
+from service.users.statements import ERASE, PURGE, SAVE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from datetime import timedelta
+    from uuid import UUID
 
     from service.access import Principal
     from service.clock import Clock
     from service.db import Answers, Connection, Database
     from service.events.journal import Journal
     from service.events.model import Event
+    from service.users.guard import Guard
     from service.users.model import DisplayName, Email, UserId
 
 UPDATE = "users.update"
@@ -45,14 +48,28 @@ class Changes:
 
 
 class Lifecycle:
-    """Changes users. `retention` is how long a deleted one can be undeleted."""
+    """Changes users.
+
+    `retention` is how long a deleted one can be undeleted. `end_all` ends, in the transaction it is given, all sessions
+    and tokens of a user, for a reason in one word.
+    """
 
     def __init__(
-        self, *, database: Database, journal: Journal, answers: Answers, clock: Clock, retention: timedelta
+        self,
+        *,
+        database: Database,
+        journal: Journal,
+        answers: Answers,
+        guard: Guard,
+        end_all: Callable[[Connection, UUID, str], Awaitable[object]],
+        clock: Clock,
+        retention: timedelta,
     ) -> None:
         self._database = database
         self._journal = journal
         self._answers = answers
+        self._guard = guard
+        self._end_all = end_all
         self._clock = clock
         self._retention = retention
 
@@ -71,28 +88,33 @@ class Lifecycle:
                 raise PermissionMissing(UPDATE)
             return after
 
-        return await self._change(user_id, etag, alter, _updated)
+        return await self._change(user_id, etag, alter, _updated, by)
 
-    async def disable(self, user_id: UserId, *, reason: str, etag: str) -> User:
-        """Stop a user from logging in. Raises `EtagMismatch`, `UserNotFound`."""
+    async def disable(self, user_id: UserId, *, reason: str, etag: str, by: Principal) -> User:
+        """Stop a user from logging in, and end all their sessions. Raises `EtagMismatch`, `UserNotFound`."""
         return await self._change(
             user_id,
             etag,
             lambda user: replace(_present(user), state=UserState.DISABLED, disable_reason=reason),
             lambda _, after: UserDisabled(after.id.value),
+            by,
+            ends="disabled",
         )
 
-    async def enable(self, user_id: UserId, *, etag: str) -> User:
-        """Let a user log in again. Raises `EtagMismatch`, `UserNotFound`."""
+    async def enable(self, user_id: UserId, *, etag: str, by: Principal) -> User:
+        """Let a user log in again; no session is revived. Raises `EtagMismatch`, `UserNotFound`."""
         return await self._change(
             user_id,
             etag,
             lambda user: replace(_present(user), state=UserState.ACTIVE, disable_reason=""),
             lambda _, after: UserEnabled(after.id.value),
+            by,
         )
 
-    async def delete(self, user_id: UserId, *, etag: str, allow_missing: bool = False) -> User | None:
-        """Delete a user softly (AIP-164). None: there was none to delete, and that is allowed (AIP-135).
+    async def delete(self, user_id: UserId, *, etag: str, by: Principal, allow_missing: bool = False) -> User | None:
+        """Delete a user softly (AIP-164), and end all their sessions.
+
+        None: there was none to delete, and that is allowed (AIP-135).
 
         Raises:
             EtagMismatch: as its name says.
@@ -104,25 +126,31 @@ class Lifecycle:
         async def work(conn: Connection) -> User | None:
             # Decided in the transaction, so that "there was none" is an answer that a repeat gets again.
             try:
-                before = _present(await self._hold(conn, user_id, etag))
+                before = _present(await hold(conn, user_id, etag))
             except UserNotFound:
                 if allow_missing:
                     return None
                 raise
+            after = replace(before, delete_time=now, purge_time=now + self._retention)
+            await self._admit(conn, by, before, after)
             await self._journal.record(conn, UserDeleted(user_id.value))
-            return await self._save(conn, replace(before, delete_time=now, purge_time=now + self._retention))
+            await self._end_all(conn, user_id.value, "deleted")
+            return await self._save(conn, after)
 
         return await self._database.transact(work)
 
-    async def undelete(self, user_id: UserId, *, etag: str) -> User:
-        """Take a deletion back. Raises `UserNotDeleted`, `EtagMismatch`, `UserNotFound`."""
-        return await self._change(user_id, etag, _undeleted, lambda _, after: UserUndeleted(after.id.value))
+    async def undelete(self, user_id: UserId, *, etag: str, by: Principal) -> User:
+        """Take a deletion back; no session is revived. Raises `UserNotDeleted`, `EtagMismatch`, `UserNotFound`."""
+        return await self._change(user_id, etag, _undeleted, lambda _, after: UserUndeleted(after.id.value), by)
 
-    async def erase(self, user_id: UserId, *, etag: str) -> None:
+    async def erase(self, user_id: UserId, *, etag: str, by: Principal) -> None:
         """Remove a user for good, deleted or not. Raises `EtagMismatch`, `UserNotFound`."""
 
         async def work(conn: Connection) -> None:
-            await self._hold(conn, user_id, etag)
+            await hold(conn, user_id, etag)
+            await self._guard.may_act_on(conn, by, user_id)
+            await self._guard.keep_an_administrator(conn, user_id)
+            await self._end_all(conn, user_id.value, "erased")
             await ERASE.execute(conn, user_id=user_id.value)
             await self._answers.forget(conn, str(user_id))
             await self._journal.record(conn, UserErased(user_id.value))
@@ -146,26 +174,39 @@ class Lifecycle:
         return len(rows)
 
     async def _change(
-        self, user_id: UserId, etag: str, alter: Callable[[User], User], told: Callable[[User, User], Event]
+        self,
+        user_id: UserId,
+        etag: str,
+        alter: Callable[[User], User],
+        told: Callable[[User, User], Event],
+        by: Principal,
+        *,
+        ends: str = "",
     ) -> User:
-        """Change a user and write down what happened, in one transaction; a change of nothing is none."""
+        """Change a user and write down what happened, in one transaction; a change of nothing is none.
+
+        `ends`: the change ends all sessions, for this reason.
+        """
 
         async def work(conn: Connection) -> User:
-            before = await self._hold(conn, user_id, etag)
+            before = await hold(conn, user_id, etag)
             after = alter(before)
             if after == before:
                 return before
+            await self._admit(conn, by, before, after)
             await self._journal.record(conn, told(before, after))
+            if ends:
+                await self._end_all(conn, user_id.value, ends)
             return await self._save(conn, after)
 
         return await self._database.transact(work)
 
-    @staticmethod
-    async def _hold(conn: Connection, user_id: UserId, etag: str) -> User:
-        user = from_row(await LOCK.one(conn, user_id=user_id.value))
-        if etag and etag != user.etag:
-            raise EtagMismatch
-        return user
+    async def _admit(self, conn: Connection, by: Principal, before: User, after: User) -> None:
+        """Ask the guard about every change but a name's: an address is a way in, and a state shuts out or lets in."""
+        if replace(after, display_name=before.display_name) != before:
+            await self._guard.may_act_on(conn, by, before.id)
+        if before.may_log_in and not after.may_log_in:
+            await self._guard.keep_an_administrator(conn, before.id)
 
     async def _save(self, conn: Connection, user: User) -> User:
         row = await SAVE.one(

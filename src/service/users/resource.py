@@ -21,6 +21,8 @@ OBSTACLES = {
     "DISABLED": users_pb2.ExplainLoginResponse.OBSTACLE_DISABLED,
     "DELETED": users_pb2.ExplainLoginResponse.OBSTACLE_DELETED,
     "NO_PASSWORD": users_pb2.ExplainLoginResponse.OBSTACLE_NO_PASSWORD,
+    "THROTTLED": users_pb2.ExplainLoginResponse.OBSTACLE_THROTTLED,
+    "PASSWORD_CHANGE_REQUIRED": users_pb2.ExplainLoginResponse.OBSTACLE_PASSWORD_CHANGE_REQUIRED,
 }
 """What keeps users from logging in, by the names that auth gives it."""
 

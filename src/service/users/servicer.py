@@ -9,6 +9,7 @@ from gatelodge.users.v1 import users_pb2, users_pb2_grpc
 
 from service.call import principal
 from service.errors import together
+from service.rpc.timestamps import timestamp
 from service.users.model import DisplayName, Email, NewUser, UserId
 from service.users.requests import changes, filter_of, order_of
 from service.users.resource import OBSTACLES, to_proto
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from service.auth.accounts import Accounts
     from service.auth.explanation import LoginExplainer
+    from service.auth.password_setting import PasswordSetting
     from service.auth.passwords import PasswordPolicy
     from service.rpc.context import Context
     from service.users.directory import Directory
@@ -38,6 +40,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         lifecycle: Lifecycle,
         accounts: Accounts,
         explainer: LoginExplainer,
+        password_setting: PasswordSetting,
         policy: PasswordPolicy,
     ) -> None:
         self._directory = directory
@@ -46,6 +49,7 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         self._lifecycle = lifecycle
         self._accounts = accounts
         self._explainer = explainer
+        self._password_setting = password_setting
         self._policy = policy
 
     async def CreateUser(self, request: users_pb2.CreateUserRequest, _: Context) -> users_pb2.CreateUserResponse:
@@ -53,7 +57,11 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
         email, name, password = together(
             lambda: Email.parse(request.email),
             lambda: DisplayName.parse(request.display_name),
-            lambda: self._policy.parse(request.password) if request.HasField("password") else None,
+            lambda: (
+                self._policy.parse(request.password, about=(request.email, request.display_name))
+                if request.HasField("password")
+                else None
+            ),
         )
         make = self._accounts.rehearse if request.validate_only else self._accounts.create
         return users_pb2.CreateUserResponse(user=to_proto(await make(NewUser(email, name), password)))
@@ -100,30 +108,39 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
 
     async def DisableUser(self, request: users_pb2.DisableUserRequest, _: Context) -> users_pb2.DisableUserResponse:
         """Stop a user from logging in."""
-        user = await self._lifecycle.disable(UserId.parse(request.user_id), reason=request.reason, etag=request.etag)
+        user = await self._lifecycle.disable(
+            UserId.parse(request.user_id), reason=request.reason, etag=request.etag, by=principal()
+        )
         return users_pb2.DisableUserResponse(user=to_proto(user))
 
     async def EnableUser(self, request: users_pb2.EnableUserRequest, _: Context) -> users_pb2.EnableUserResponse:
         """Let a user log in again."""
-        user = await self._lifecycle.enable(UserId.parse(request.user_id), etag=request.etag)
+        user = await self._lifecycle.enable(UserId.parse(request.user_id), etag=request.etag, by=principal())
         return users_pb2.EnableUserResponse(user=to_proto(user))
 
     async def DeleteUser(self, request: users_pb2.DeleteUserRequest, _: Context) -> users_pb2.DeleteUserResponse:
         """Delete a user, until the purge."""
         user = await self._lifecycle.delete(
-            UserId.parse(request.user_id), etag=request.etag, allow_missing=request.allow_missing
+            UserId.parse(request.user_id), etag=request.etag, by=principal(), allow_missing=request.allow_missing
         )
         return users_pb2.DeleteUserResponse(user=to_proto(user) if user else None)
 
     async def UndeleteUser(self, request: users_pb2.UndeleteUserRequest, _: Context) -> users_pb2.UndeleteUserResponse:
         """Take a deletion back."""
-        user = await self._lifecycle.undelete(UserId.parse(request.user_id), etag=request.etag)
+        user = await self._lifecycle.undelete(UserId.parse(request.user_id), etag=request.etag, by=principal())
         return users_pb2.UndeleteUserResponse(user=to_proto(user))
 
     async def EraseUser(self, request: users_pb2.EraseUserRequest, _: Context) -> users_pb2.EraseUserResponse:
         """Remove all that is held on a person."""
-        await self._lifecycle.erase(UserId.parse(request.user_id), etag=request.etag)
+        await self._lifecycle.erase(UserId.parse(request.user_id), etag=request.etag, by=principal())
         return users_pb2.EraseUserResponse()
+
+    async def SetPassword(self, request: users_pb2.SetPasswordRequest, _: Context) -> users_pb2.SetPasswordResponse:
+        """Give a user a password."""
+        await self._password_setting(
+            UserId.parse(request.user_id), request.password, must_change=request.must_change, by=principal()
+        )
+        return users_pb2.SetPasswordResponse()
 
     async def ExplainLogin(self, request: users_pb2.ExplainLoginRequest, _: Context) -> users_pb2.ExplainLoginResponse:
         """Tell why a user cannot log in."""
@@ -133,4 +150,5 @@ class UserServicer(users_pb2_grpc.UserServiceServicer):
             can_log_in=not explanation.obstacles,
             obstacles=[OBSTACLES[obstacle.name] for obstacle in explanation.obstacles],
             disable_reason=explanation.disable_reason,
+            throttled_until=timestamp(explanation.throttled_until),
         )

@@ -44,7 +44,7 @@ class Role(_message.Message):
     @_builtins.property
     def permissions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`feature.verb` style, sorted. Those of this service are listed by ListPermissions; others, of other services, are
-        theirs to name. At most 256.
+        theirs to name. At most 256. Empty for `admin`, which holds every permission there is.
         """
 
     @_builtins.property

@@ -89,7 +89,8 @@ class RoleServiceServicer:
     """
 
     def CreateRole(self, request, context):
-        """CreateRole makes a role. Errors: ROLE_EXISTS; PERMISSION_MISSING for a permission the caller lacks.
+        """CreateRole makes a role. Errors: ROLE_EXISTS; ROLE_IN_USE when somebody holds a role of this name that is not defined;
+        PERMISSION_MISSING for a permission the caller lacks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,7 +137,7 @@ class RoleServiceServicer:
 
     def RevokeRole(self, request, context):
         """RevokeRole takes a role from a user, whose access tokens die within a second. Errors: USER_NOT_FOUND, ETAG_MISMATCH
-        (the user's); PERMISSION_MISSING as for GrantRole; LAST_ADMINISTRATOR.
+        (the user's); PERMISSION_MISSING as for GrantRole; LAST_ADMINISTRATOR. The role need not be defined any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

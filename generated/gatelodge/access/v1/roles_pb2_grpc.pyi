@@ -36,7 +36,9 @@ class RoleServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RoleServiceAsyncStub: ...
     CreateRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.CreateRoleRequest, _roles_pb2.CreateRoleResponse]
-    """CreateRole makes a role. Errors: ROLE_EXISTS; PERMISSION_MISSING for a permission the caller lacks."""
+    """CreateRole makes a role. Errors: ROLE_EXISTS; ROLE_IN_USE when somebody holds a role of this name that is not defined;
+    PERMISSION_MISSING for a permission the caller lacks.
+    """
     GetRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.GetRoleRequest, _roles_pb2.GetRoleResponse]
     """GetRole returns one role. Errors: ROLE_NOT_FOUND."""
     ListRoles: _grpc.UnaryUnaryMultiCallable[_roles_pb2.ListRolesRequest, _roles_pb2.ListRolesResponse]
@@ -55,7 +57,7 @@ class RoleServiceStub:
     """
     RevokeRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.RevokeRoleRequest, _roles_pb2.RevokeRoleResponse]
     """RevokeRole takes a role from a user, whose access tokens die within a second. Errors: USER_NOT_FOUND, ETAG_MISMATCH
-    (the user's); PERMISSION_MISSING as for GrantRole; LAST_ADMINISTRATOR.
+    (the user's); PERMISSION_MISSING as for GrantRole; LAST_ADMINISTRATOR. The role need not be defined any more.
     """
     ListPermissions: _grpc.UnaryUnaryMultiCallable[_roles_pb2.ListPermissionsRequest, _roles_pb2.ListPermissionsResponse]
     """ListPermissions returns the permissions that this service's own methods need, by name, as their protos declare them."""
@@ -72,7 +74,9 @@ class RoleServiceAsyncStub(RoleServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.CreateRoleRequest, _roles_pb2.CreateRoleResponse]  # type: ignore[assignment]
-    """CreateRole makes a role. Errors: ROLE_EXISTS; PERMISSION_MISSING for a permission the caller lacks."""
+    """CreateRole makes a role. Errors: ROLE_EXISTS; ROLE_IN_USE when somebody holds a role of this name that is not defined;
+    PERMISSION_MISSING for a permission the caller lacks.
+    """
     GetRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.GetRoleRequest, _roles_pb2.GetRoleResponse]  # type: ignore[assignment]
     """GetRole returns one role. Errors: ROLE_NOT_FOUND."""
     ListRoles: _aio.UnaryUnaryMultiCallable[_roles_pb2.ListRolesRequest, _roles_pb2.ListRolesResponse]  # type: ignore[assignment]
@@ -91,7 +95,7 @@ class RoleServiceAsyncStub(RoleServiceStub):
     """
     RevokeRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.RevokeRoleRequest, _roles_pb2.RevokeRoleResponse]  # type: ignore[assignment]
     """RevokeRole takes a role from a user, whose access tokens die within a second. Errors: USER_NOT_FOUND, ETAG_MISMATCH
-    (the user's); PERMISSION_MISSING as for GrantRole; LAST_ADMINISTRATOR.
+    (the user's); PERMISSION_MISSING as for GrantRole; LAST_ADMINISTRATOR. The role need not be defined any more.
     """
     ListPermissions: _aio.UnaryUnaryMultiCallable[_roles_pb2.ListPermissionsRequest, _roles_pb2.ListPermissionsResponse]  # type: ignore[assignment]
     """ListPermissions returns the permissions that this service's own methods need, by name, as their protos declare them."""
@@ -111,7 +115,9 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _roles_pb2.CreateRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_roles_pb2.CreateRoleResponse, _abc.Awaitable[_roles_pb2.CreateRoleResponse]]:
-        """CreateRole makes a role. Errors: ROLE_EXISTS; PERMISSION_MISSING for a permission the caller lacks."""
+        """CreateRole makes a role. Errors: ROLE_EXISTS; ROLE_IN_USE when somebody holds a role of this name that is not defined;
+        PERMISSION_MISSING for a permission the caller lacks.
+        """
 
     @_abc_1.abstractmethod
     def GetRole(
@@ -166,7 +172,7 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_roles_pb2.RevokeRoleResponse, _abc.Awaitable[_roles_pb2.RevokeRoleResponse]]:
         """RevokeRole takes a role from a user, whose access tokens die within a second. Errors: USER_NOT_FOUND, ETAG_MISMATCH
-        (the user's); PERMISSION_MISSING as for GrantRole; LAST_ADMINISTRATOR.
+        (the user's); PERMISSION_MISSING as for GrantRole; LAST_ADMINISTRATOR. The role need not be defined any more.
         """
 
     @_abc_1.abstractmethod

@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egatelodge/auth/v1/tokens.proto\x12\x11gatelodge.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gatelodge/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"7\n\x16IntrospectTokenRequest\x12\x1d\n\x05token\x18\x01 \x01(\tB\x0e\x80\x01\x01\xbaH\x08r\x03\x18\x80@\xc8\x01\x01\"W\n\x17IntrospectTokenResponse\x12<\n\rintrospection\x18\x01 \x01(\x0b\x32%.gatelodge.auth.v1.TokenIntrospection\"D\n\x1c\x42\x61tchIntrospectTokensRequest\x12$\n\x06tokens\x18\x01 \x03(\tB\x14\x80\x01\x01\xbaH\x0e\x92\x01\x0b\x08\x01\x10\x64\"\x05r\x03\x18\x80@\"^\n\x1d\x42\x61tchIntrospectTokensResponse\x12=\n\x0eintrospections\x18\x01 \x03(\x0b\x32%.gatelodge.auth.v1.TokenIntrospection\"\xa3\x02\n\x12TokenIntrospection\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x0b\n\x03iss\x18\x03 \x01(\t\x12\x0b\n\x03\x61ud\x18\x04 \x01(\t\x12\x0b\n\x03sub\x18\x05 \x01(\t\x12\x11\n\tclient_id\x18\x06 \x01(\t\x12\x0b\n\x03jti\x18\x07 \x01(\t\x12\x0b\n\x03sid\x18\x08 \x01(\t\x12\r\n\x05roles\x18\t \x03(\t\x12\'\n\x03\x65xp\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03iat\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03nbf\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03ver\x18\r \x01(\x03\"T\n\x12RevokeTokenRequest\x12\x1d\n\x05token\x18\x01 \x01(\tB\x0e\x80\x01\x01\xbaH\x08r\x03\x18\x80@\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x15\n\x13RevokeTokenResponse\"\x10\n\x0eGetJwksRequest\">\n\x0fGetJwksResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.gatelodge.auth.v1.JsonWebKey\"y\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0b\n\x03\x61lg\x18\x03 \x01(\t\x12\x0b\n\x03kid\x18\x04 \x01(\t\x12\x0b\n\x03\x63rv\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\x12\t\n\x01n\x18\x08 \x01(\t\x12\t\n\x01\x65\x18\t \x01(\t2\xe3\x04\n\x0cTokenService\x12\xa4\x01\n\x0fIntrospectToken\x12).gatelodge.auth.v1.IntrospectTokenRequest\x1a*.gatelodge.auth.v1.IntrospectTokenResponse\":\x90\x02\x01\xaa\xa0\x19\x13\x1a\x11tokens.introspect\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/tokens:introspect:\x01*\x12\xbb\x01\n\x15\x42\x61tchIntrospectTokens\x12/.gatelodge.auth.v1.BatchIntrospectTokensRequest\x1a\x30.gatelodge.auth.v1.BatchIntrospectTokensResponse\"?\x90\x02\x01\xaa\xa0\x19\x13\x1a\x11tokens.introspect\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/tokens:batchIntrospect:\x01*\x12\x80\x01\n\x0bRevokeToken\x12%.gatelodge.auth.v1.RevokeTokenRequest\x1a&.gatelodge.auth.v1.RevokeTokenResponse\"\"\xaa\xa0\x19\x02\x10\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/tokens:revoke:\x01*\x12k\n\x07GetJwks\x12!.gatelodge.auth.v1.GetJwksRequest\x1a\".gatelodge.auth.v1.GetJwksResponse\"\x19\x90\x02\x01\xaa\xa0\x19\x02\x08\x01\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jwksb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egatelodge/auth/v1/tokens.proto\x12\x11gatelodge.auth.v1\x1a\x1b\x62uf/validate/validate.proto\x1a gatelodge/access/v1/access.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"2\n\x16IntrospectTokenRequest\x12\x18\n\x05token\x18\x01 \x01(\tB\t\x80\x01\x01\xbaH\x03\xc8\x01\x01\"W\n\x17IntrospectTokenResponse\x12<\n\rintrospection\x18\x01 \x01(\x0b\x32%.gatelodge.auth.v1.TokenIntrospection\"=\n\x1c\x42\x61tchIntrospectTokensRequest\x12\x1d\n\x06tokens\x18\x01 \x03(\tB\r\x80\x01\x01\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\"^\n\x1d\x42\x61tchIntrospectTokensResponse\x12=\n\x0eintrospections\x18\x01 \x03(\x0b\x32%.gatelodge.auth.v1.TokenIntrospection\"\xa3\x02\n\x12TokenIntrospection\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x0b\n\x03iss\x18\x03 \x01(\t\x12\x0b\n\x03\x61ud\x18\x04 \x01(\t\x12\x0b\n\x03sub\x18\x05 \x01(\t\x12\x11\n\tclient_id\x18\x06 \x01(\t\x12\x0b\n\x03jti\x18\x07 \x01(\t\x12\x0b\n\x03sid\x18\x08 \x01(\t\x12\r\n\x05roles\x18\t \x03(\t\x12\'\n\x03\x65xp\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03iat\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03nbf\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03ver\x18\r \x01(\x03\"O\n\x12RevokeTokenRequest\x12\x18\n\x05token\x18\x01 \x01(\tB\t\x80\x01\x01\xbaH\x03\xc8\x01\x01\x12\x1f\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x15\n\x13RevokeTokenResponse\"\x10\n\x0eGetJwksRequest\">\n\x0fGetJwksResponse\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x1d.gatelodge.auth.v1.JsonWebKey\"y\n\nJsonWebKey\x12\x0b\n\x03kty\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\t\x12\x0b\n\x03\x61lg\x18\x03 \x01(\t\x12\x0b\n\x03kid\x18\x04 \x01(\t\x12\x0b\n\x03\x63rv\x18\x05 \x01(\t\x12\t\n\x01x\x18\x06 \x01(\t\x12\t\n\x01y\x18\x07 \x01(\t\x12\t\n\x01n\x18\x08 \x01(\t\x12\t\n\x01\x65\x18\t \x01(\t2\xe3\x04\n\x0cTokenService\x12\xa4\x01\n\x0fIntrospectToken\x12).gatelodge.auth.v1.IntrospectTokenRequest\x1a*.gatelodge.auth.v1.IntrospectTokenResponse\":\x90\x02\x01\xaa\xa0\x19\x13\x1a\x11tokens.introspect\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/tokens:introspect:\x01*\x12\xbb\x01\n\x15\x42\x61tchIntrospectTokens\x12/.gatelodge.auth.v1.BatchIntrospectTokensRequest\x1a\x30.gatelodge.auth.v1.BatchIntrospectTokensResponse\"?\x90\x02\x01\xaa\xa0\x19\x13\x1a\x11tokens.introspect\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/tokens:batchIntrospect:\x01*\x12\x80\x01\n\x0bRevokeToken\x12%.gatelodge.auth.v1.RevokeTokenRequest\x1a&.gatelodge.auth.v1.RevokeTokenResponse\"\"\xaa\xa0\x19\x02\x10\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/tokens:revoke:\x01*\x12k\n\x07GetJwks\x12!.gatelodge.auth.v1.GetJwksRequest\x1a\".gatelodge.auth.v1.GetJwksResponse\"\x19\x90\x02\x01\xaa\xa0\x19\x02\x08\x01\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jwksb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatelodge.auth.v1.tokens_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INTROSPECTTOKENREQUEST'].fields_by_name['token']._loaded_options = None
-  _globals['_INTROSPECTTOKENREQUEST'].fields_by_name['token']._serialized_options = b'\200\001\001\272H\010r\003\030\200@\310\001\001'
+  _globals['_INTROSPECTTOKENREQUEST'].fields_by_name['token']._serialized_options = b'\200\001\001\272H\003\310\001\001'
   _globals['_BATCHINTROSPECTTOKENSREQUEST'].fields_by_name['tokens']._loaded_options = None
-  _globals['_BATCHINTROSPECTTOKENSREQUEST'].fields_by_name['tokens']._serialized_options = b'\200\001\001\272H\016\222\001\013\010\001\020d\"\005r\003\030\200@'
+  _globals['_BATCHINTROSPECTTOKENSREQUEST'].fields_by_name['tokens']._serialized_options = b'\200\001\001\272H\007\222\001\004\010\001\020d'
   _globals['_REVOKETOKENREQUEST'].fields_by_name['token']._loaded_options = None
-  _globals['_REVOKETOKENREQUEST'].fields_by_name['token']._serialized_options = b'\200\001\001\272H\010r\003\030\200@\310\001\001'
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['token']._serialized_options = b'\200\001\001\272H\003\310\001\001'
   _globals['_REVOKETOKENREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REVOKETOKENREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_TOKENSERVICE'].methods_by_name['IntrospectToken']._loaded_options = None
@@ -52,25 +52,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENSERVICE'].methods_by_name['GetJwks']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['GetJwks']._serialized_options = b'\220\002\001\252\240\031\002\010\001\202\323\344\223\002\n\022\010/v1/jwks'
   _globals['_INTROSPECTTOKENREQUEST']._serialized_start=179
-  _globals['_INTROSPECTTOKENREQUEST']._serialized_end=234
-  _globals['_INTROSPECTTOKENRESPONSE']._serialized_start=236
-  _globals['_INTROSPECTTOKENRESPONSE']._serialized_end=323
-  _globals['_BATCHINTROSPECTTOKENSREQUEST']._serialized_start=325
-  _globals['_BATCHINTROSPECTTOKENSREQUEST']._serialized_end=393
-  _globals['_BATCHINTROSPECTTOKENSRESPONSE']._serialized_start=395
-  _globals['_BATCHINTROSPECTTOKENSRESPONSE']._serialized_end=489
-  _globals['_TOKENINTROSPECTION']._serialized_start=492
-  _globals['_TOKENINTROSPECTION']._serialized_end=783
-  _globals['_REVOKETOKENREQUEST']._serialized_start=785
-  _globals['_REVOKETOKENREQUEST']._serialized_end=869
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=871
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=892
-  _globals['_GETJWKSREQUEST']._serialized_start=894
-  _globals['_GETJWKSREQUEST']._serialized_end=910
-  _globals['_GETJWKSRESPONSE']._serialized_start=912
-  _globals['_GETJWKSRESPONSE']._serialized_end=974
-  _globals['_JSONWEBKEY']._serialized_start=976
-  _globals['_JSONWEBKEY']._serialized_end=1097
-  _globals['_TOKENSERVICE']._serialized_start=1100
-  _globals['_TOKENSERVICE']._serialized_end=1711
+  _globals['_INTROSPECTTOKENREQUEST']._serialized_end=229
+  _globals['_INTROSPECTTOKENRESPONSE']._serialized_start=231
+  _globals['_INTROSPECTTOKENRESPONSE']._serialized_end=318
+  _globals['_BATCHINTROSPECTTOKENSREQUEST']._serialized_start=320
+  _globals['_BATCHINTROSPECTTOKENSREQUEST']._serialized_end=381
+  _globals['_BATCHINTROSPECTTOKENSRESPONSE']._serialized_start=383
+  _globals['_BATCHINTROSPECTTOKENSRESPONSE']._serialized_end=477
+  _globals['_TOKENINTROSPECTION']._serialized_start=480
+  _globals['_TOKENINTROSPECTION']._serialized_end=771
+  _globals['_REVOKETOKENREQUEST']._serialized_start=773
+  _globals['_REVOKETOKENREQUEST']._serialized_end=852
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=854
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=875
+  _globals['_GETJWKSREQUEST']._serialized_start=877
+  _globals['_GETJWKSREQUEST']._serialized_end=893
+  _globals['_GETJWKSRESPONSE']._serialized_start=895
+  _globals['_GETJWKSRESPONSE']._serialized_end=957
+  _globals['_JSONWEBKEY']._serialized_start=959
+  _globals['_JSONWEBKEY']._serialized_end=1080
+  _globals['_TOKENSERVICE']._serialized_start=1083
+  _globals['_TOKENSERVICE']._serialized_end=1694
 # @@protoc_insertion_point(module_scope)

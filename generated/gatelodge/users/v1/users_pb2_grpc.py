@@ -28,6 +28,10 @@ if _version_not_supported:
 class UserServiceStub:
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
     `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+
+    Nobody overpowers a user who may do more than they: to change their address, set their password, disable, enable, delete,
+    undelete or erase them, the caller must hold every permission that the user's roles give, else PERMISSION_MISSING. The
+    last user who can log in as `admin` cannot be disabled, deleted or erased: LAST_ADMINISTRATOR.
     """
 
     def __init__(self, channel):
@@ -111,6 +115,10 @@ class UserServiceStub:
 class UserServiceServicer:
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
     `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+
+    Nobody overpowers a user who may do more than they: to change their address, set their password, disable, enable, delete,
+    undelete or erase them, the caller must hold every permission that the user's roles give, else PERMISSION_MISSING. The
+    last user who can log in as `admin` cannot be disabled, deleted or erased: LAST_ADMINISTRATOR.
     """
 
     def CreateUser(self, request, context):
@@ -309,6 +317,10 @@ def add_UserServiceServicer_to_server(servicer, server):
 class UserService:
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
     `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+
+    Nobody overpowers a user who may do more than they: to change their address, set their password, disable, enable, delete,
+    undelete or erase them, the caller must hold every permission that the user's roles give, else PERMISSION_MISSING. The
+    last user who can log in as `admin` cannot be disabled, deleted or erased: LAST_ADMINISTRATOR.
     """
 
     @staticmethod

@@ -29,6 +29,10 @@ GRPC_VERSION: str
 class UserServiceStub:
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
     `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+
+    Nobody overpowers a user who may do more than they: to change their address, set their password, disable, enable, delete,
+    undelete or erase them, the caller must hold every permission that the user's roles give, else PERMISSION_MISSING. The
+    last user who can log in as `admin` cannot be disabled, deleted or erased: LAST_ADMINISTRATOR.
     """
 
     @_typing.overload
@@ -93,6 +97,10 @@ class UserServiceStub:
 class UserServiceAsyncStub(UserServiceStub):
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
     `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+
+    Nobody overpowers a user who may do more than they: to change their address, set their password, disable, enable, delete,
+    undelete or erase them, the caller must hold every permission that the user's roles give, else PERMISSION_MISSING. The
+    last user who can log in as `admin` cannot be disabled, deleted or erased: LAST_ADMINISTRATOR.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -153,6 +161,10 @@ class UserServiceAsyncStub(UserServiceStub):
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """UserService keeps accounts. Permissions: `users.create`, `users.read`, `users.update`, `users.disable`, `users.delete`,
     `users.erase`, `users.set_password`. Every change takes an etag (AIP-154): given and stale, nothing is changed and the answer is ETAG_MISMATCH.
+
+    Nobody overpowers a user who may do more than they: to change their address, set their password, disable, enable, delete,
+    undelete or erase them, the caller must hold every permission that the user's roles give, else PERMISSION_MISSING. The
+    last user who can log in as `admin` cannot be disabled, deleted or erased: LAST_ADMINISTRATOR.
     """
 
     @_abc_1.abstractmethod

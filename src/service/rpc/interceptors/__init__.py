@@ -12,14 +12,11 @@ from service.rpc.interceptors.idempotency import Idempotency
 from service.rpc.interceptors.request_id import RequestId
 from service.rpc.interceptors.tracing import Tracing
 from service.rpc.interceptors.validation import Validation
+from service.rpc.peer import Services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from opentelemetry.trace import TracerProvider
-
-    from service.access import Principal
     from service.rpc.inflight import InFlight
+    from service.rpc.interceptors.access import Authenticate
     from service.rpc.interceptors.layer import Layer
 
 __all__ = [
@@ -37,35 +34,37 @@ __all__ = [
 ]
 
 
-def chain(
+def chain(  # noqa: PLR0913 - what each layer needs
     *,
-    tracer_provider: TracerProvider | None,
-    sampling_ratio: float,
+    tracing: Tracing,
+    request_id: RequestId,
     metrics: RpcMetrics,
     max_message_bytes: int,
     inflight: InFlight,
     default_deadline: float,
-    authenticate: Callable[[str], Principal],
+    authenticate: Authenticate,
     idempotency: Idempotency,
+    services: Services | None = None,
 ) -> tuple[Layer, ...]:
     """Return the interceptors, outermost first.
 
     Args:
-        tracer_provider: where spans go; None turns tracing off.
-        sampling_ratio: the share of calls without a ``traceparent`` to trace, 0 to 1.
+        tracing: the tracing interceptor.
+        request_id: the one that makes each call known.
         metrics: where measurements go.
         max_message_bytes: the largest request.
         inflight: counts calls and ends them; shared with the drain.
         default_deadline: seconds a call with one response may take when its client does not say.
-        authenticate: turns a token's text into who holds it, or raises `CredentialsInvalid`.
+        authenticate: see `Access`.
         idempotency: the layer that knows repeated mutations.
+        services: who callers with a certificate are; None where nobody is asked for one.
 
     """
     return (
         # Outermost, so that every refusal has a span.
-        Tracing(provider=tracer_provider, ratio=sampling_ratio),
+        tracing,
         # Next, so that every line, error and trailer has the id.
-        RequestId(),
+        request_id,
         # Outside of errors, so that it sees the final code.
         AccessLog(metrics=metrics),
         # Outside of everything that can raise.
@@ -74,7 +73,7 @@ def chain(
         # a request that does not come.
         Deadline(inflight=inflight, default_seconds=default_deadline),
         # Before the request is received: a stranger's is none of our memory, and validation tells them nothing.
-        Access(authenticate=authenticate),
+        Access(authenticate=authenticate, service=(services or Services({})).principal),
         # Receives and decodes requests, so that everything further in sees valid ones only.
         Validation(max_message_bytes=max_message_bytes, inflight=inflight),
         # Innermost: compares decoded requests, and keeps the bytes of answers with the change they tell of.

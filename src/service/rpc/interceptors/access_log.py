@@ -104,6 +104,8 @@ def _add_call(fields: dict[str, object], current: call.Call | None) -> None:
     if current is None:
         return
     fields |= {"request_id": current.request_id, "source": current.source}
+    if current.peer_identity is not None:
+        fields["peer"] = current.peer_identity
     if current.principal is not None:
         fields["principal"] = current.principal.subject
     for name, fact in current.facts.items():

@@ -9,6 +9,7 @@ import uuid_utils
 
 from service import call
 from service.rpc.interceptors.layer import Context, Layer, Serve
+from service.rpc.source import Sources
 from service.rpc.status import REQUEST_ID_KEY
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from service.rpc.methods import Method
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_USER_AGENT_CHARACTERS = 256
 
 
 def new_request_id() -> str:
@@ -34,17 +36,28 @@ class RequestId(Layer):
 
     Args:
         new_id: makes ids.
+        source: tells where a call comes from.
+        identify: names the peer by its certificate; None where nobody is asked for one.
 
     """
 
-    def __init__(self, *, new_id: Callable[[], str] = new_request_id) -> None:
+    def __init__(
+        self,
+        *,
+        new_id: Callable[[], str] = new_request_id,
+        source: Callable[[Context], str] = Sources(),  # noqa: B008 - it keeps nothing
+        identify: Callable[[Context], str | None] | None = None,
+    ) -> None:
         super().__init__()
         self._new_id = new_id
+        self._source = source
+        self._identify = identify
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
         request_id = self._accepted(context) or self._new_id()
-        call.enter(call.Call(request_id, method.name, context.peer()))
+        identity = self._identify(context) if self._identify is not None else None
+        call.enter(call.Call(request_id, method.name, self._source(context), _user_agent(context), identity))
         metadata = ((REQUEST_ID_KEY, request_id),)
         context.set_trailing_metadata(metadata)
         if method.server_streaming and method.known:
@@ -57,3 +70,12 @@ class RequestId(Layer):
             if key == REQUEST_ID_KEY and isinstance(value, str) and _ACCEPTED.fullmatch(value):
                 return value
         return None
+
+
+def _user_agent(context: Context) -> str:
+    """Return what the caller says its software is. Raw HTTP/2 can carry any byte: none that does not print is kept."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent" and isinstance(value, str):
+            text = value[:_USER_AGENT_CHARACTERS]
+            return text if text.isprintable() else "".join(character for character in text if character.isprintable())
+    return ""

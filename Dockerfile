@@ -1,0 +1,23 @@
+# The service and nothing else: no build tools, no package manager of Python's, nothing it needs to write to.
+# `make image` builds it. deploy/image/build-tree.sh does the work, so that it can be tried without Docker.
+
+FROM python:3.13-slim-trixie AS build
+RUN pip install --no-cache-dir uv==0.13.9
+WORKDIR /src
+COPY . .
+ARG COMMIT=unknown
+RUN --mount=type=cache,target=/root/.cache/uv deploy/image/build-tree.sh /opt/gatelodge
+
+FROM python:3.13-slim-trixie
+# pip is of no use here but to an intruder.
+RUN pip uninstall --yes --root-user-action=ignore pip && rm -r /usr/local/lib/python3.13/ensurepip
+COPY --from=build /opt/gatelodge /opt/gatelodge
+ENV APP_ENV=production \
+    PATH=/opt/gatelodge/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+EXPOSE 50051 9464
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 CMD ["gatelodge", "health"]
+ENTRYPOINT ["gatelodge"]
+CMD ["serve"]

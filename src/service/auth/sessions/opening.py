@@ -1,0 +1,110 @@
+"""Opening a session: what a login does once the password is right."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from service.auth.sessions.model import Grant
+from service.auth.sessions.statements import FIND_HASH, HOLD_USER, INSERT
+from service.auth.statements import CHANGE_PASSWORD
+from service.events.model import SessionStarted, UserPasswordSet
+from service.users.model import UserId, UserState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from service.auth.sessions.ending import Ending
+    from service.auth.sessions.model import Device, SessionTerms
+    from service.auth.sessions.refresh_tokens import RefreshTokens
+    from service.auth.sessions.statements import HeldUserRow
+    from service.auth.tokens import TokenIssuer
+    from service.clock import Clock
+    from service.db import Connection, Database
+    from service.events.journal import Journal
+
+
+class Opening:
+    """Opens sessions. The tokens are made when the session is there to stay."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        journal: Journal,
+        ending: Ending,
+        issuer: TokenIssuer,
+        refresh_tokens: RefreshTokens,
+        clock: Clock,
+        new_id: Callable[[], UUID],
+        terms: SessionTerms,
+    ) -> None:
+        self._database = database
+        self._journal = journal
+        self._ending = ending
+        self._issuer = issuer
+        self._refresh_tokens = refresh_tokens
+        self._clock = clock
+        self._new_id = new_id
+        self._terms = terms
+
+    async def __call__(
+        self, user_id: UUID, device: Device, *, verified: str, replacement: str | None = None
+    ) -> Grant | None:
+        """Open a session for whoever gave the password that `verified` is the hash of.
+
+        A `replacement` takes the place of that hash, in the same transaction.
+
+        None: meanwhile the user went, may not log in any more, or has another hash. Nothing is changed then.
+        """
+        now = self._clock()
+        session_id = self._new_id()
+        first = self._refresh_tokens.first(user_id, session_id)
+        expire_time = now + self._terms.lifetime
+
+        async def work(conn: Connection) -> HeldUserRow | None:
+            user = await HOLD_USER.optional(conn, user_id=user_id)
+            stored = await FIND_HASH.optional(conn, user_id=user_id)
+            if user is None or stored is None or not may_log_in(user) or not _same(stored.hash, verified):
+                return None
+            if replacement is not None and not await self._replace(conn, user_id, verified, replacement):
+                return None
+            await INSERT.execute(
+                conn,
+                user_id=user_id,
+                session_id=session_id,
+                device_label=device.label,
+                user_agent=device.user_agent,
+                source=device.source,
+                now=now,
+                expire_time=expire_time,
+                refresh_hash=first.hash,
+            )
+            await self._journal.record(conn, SessionStarted(user_id, session_id=str(session_id)))
+            await self._ending.end_surplus(conn, user_id, newest=session_id)
+            return user
+
+        user = await self._database.transact(work)
+        if user is None:
+            return None
+        access = self._issuer.issue(
+            UserId(user_id), session_id=session_id, roles=user.roles, version=user.token_version, until=expire_time
+        )
+        return Grant(session_id, expire_time, access, first)
+
+    async def _replace(self, conn: Connection, user_id: UUID, verified: str, replacement: str) -> bool:
+        """Replace the hash, unless another login has done so meanwhile."""
+        if not await CHANGE_PASSWORD.execute(conn, user_id=user_id, old_hash=verified, new_hash=replacement):
+            return False
+        await self._journal.record(conn, UserPasswordSet(user_id, must_change=False))
+        return True
+
+
+def may_log_in(user: HeldUserRow) -> bool:
+    """Tell whether the user is active and not deleted."""
+    return user.state == UserState.ACTIVE and user.delete_time is None
+
+
+def _same(stored: str, verified: str) -> bool:
+    return hmac.compare_digest(stored.encode(), verified.encode())

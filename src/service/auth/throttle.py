@@ -1,0 +1,213 @@
+"""How often passwords may be guessed: attempts are counted before they are made, once for all replicas.
+
+An attempt from a device that nobody knows counts in two buckets, its account's and its source's; one from a known
+device in that device's alone, so that strangers cannot lock its owner out. A bucket takes `free` attempts at once;
+beyond those each must wait after the last one, twice as long as that had to. Attempts decay, one at a time.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.auth.statements import (
+    FIND_NEXT_ATTEMPT,
+    FORGET_ATTEMPTS,
+    PRUNE_ATTEMPTS,
+    RELEASE_ATTEMPT,
+    RESERVE_ATTEMPT,
+)
+from service.errors import DomainError, TooManyAttempts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from service.auth.devices import KnownDevice
+    from service.clock import Clock
+    from service.db import Connection, Database
+
+_log = structlog.get_logger("gatelodge.auth")
+_NETWORK_BITS = 64
+"""What one customer of a provider has of IPv6 addresses at the least, so that changing them within gains nothing."""
+_BATCH = 1000
+_LEAST_RETRY_SECONDS = 0.001
+
+
+class Scope(Enum):
+    """What a bucket counts the attempts of."""
+
+    ACCOUNT = "account"
+    SOURCE = "source"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How many attempts are free, and how long the others wait. Seconds."""
+
+    free: dict[Scope, int]
+    decay: float
+    base_delay: float
+    max_delay: float
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Bucket:
+    """Where attempts count. Ordered by key: the order in which all transactions lock buckets."""
+
+    key: bytes
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An attempt that has been counted and may be made."""
+
+    buckets: tuple[Bucket, ...]
+
+
+class Throttle:
+    """Counts attempts at passwords.
+
+    Args:
+        database: where all replicas count.
+        terms: how many and how long.
+        key: 32 bytes; what is counted by is kept hashed under it, so that the table tells no addresses.
+        clock: the present.
+        refused: told the scope of each attempt that was not taken.
+
+    """
+
+    def __init__(
+        self, *, database: Database, terms: Terms, key: bytes, clock: Clock, refused: Callable[[str], None]
+    ) -> None:
+        self._database = database
+        self._terms = terms
+        self._key = key
+        self._clock = clock
+        self._refused = refused
+
+    async def reserve(self, canonical: str, source: str, device: KnownDevice | None) -> Reservation:
+        """Count an attempt at the account of the address `canonical`, there or not, before it is made.
+
+        `source` is the address it comes from, without port; `device` the account's device it comes from, if known.
+
+        Raises:
+            TooManyAttempts: it must wait; nothing was counted.
+            DependencyUnavailable, Overloaded: it could not be counted, so it must not be made.
+
+        """
+        buckets = tuple(sorted((self._account(canonical), self._source(source)) if device is None else (_of(device),)))
+        now = self._clock()
+        try:
+            await self._database.apart(lambda conn: self._reserve(conn, buckets, now))
+        except _Refused as refusal:
+            self._refused(refusal.bucket.scope.value)
+            wait = (refusal.next_time - now).total_seconds()
+            raise TooManyAttempts(max(wait, _LEAST_RETRY_SECONDS)) from None
+        return Reservation(buckets)
+
+    async def settle(self, reservation: Reservation) -> None:
+        """Give the attempt back, for its password was right; what a known device has open is forgotten altogether."""
+        await self._give_back(reservation, right=True)
+
+    async def release(self, reservation: Reservation) -> None:
+        """Give the attempt back, for it was never made: the server failed."""
+        await self._give_back(reservation, right=False)
+
+    async def next_time(self, canonical: str) -> datetime | None:
+        """Return when the account takes the next attempt from a device it does not know; None: at once."""
+        account = self._account(canonical)
+        found = await self._database.read(lambda conn: self._next_time(conn, account))
+        return found if found is not None and found > self._clock() else None
+
+    async def prune(self) -> int:
+        """Delete what has decayed; return how many buckets that were."""
+        pruned = 0
+        while True:
+            gone = await self._database.transact(
+                lambda conn: PRUNE_ATTEMPTS.execute(
+                    conn, now=self._clock(), decay=self._terms.decay, max_delay=self._terms.max_delay, batch=_BATCH
+                )
+            )
+            pruned += gone
+            if gone < _BATCH:
+                return pruned
+
+    async def _reserve(self, conn: Connection, buckets: tuple[Bucket, ...], now: datetime) -> None:
+        for bucket in buckets:
+            taken = await RESERVE_ATTEMPT.optional(
+                conn,
+                key=bucket.key,
+                now=now,
+                free=float(self._terms.free[bucket.scope]),
+                decay=self._terms.decay,
+                base_delay=self._terms.base_delay,
+                max_delay=self._terms.max_delay,
+            )
+            if taken is None:
+                # The row stays locked by the statement that refused: this is the wait it refused for.
+                raise _Refused(bucket, await self._next_time(conn, bucket) or now)
+
+    async def _next_time(self, conn: Connection, bucket: Bucket) -> datetime | None:
+        found = await FIND_NEXT_ATTEMPT.optional(
+            conn,
+            key=bucket.key,
+            free=float(self._terms.free[bucket.scope]),
+            decay=self._terms.decay,
+            base_delay=self._terms.base_delay,
+            max_delay=self._terms.max_delay,
+        )
+        return found.next_time if found else None
+
+    async def _give_back(self, reservation: Reservation, *, right: bool) -> None:
+        """Take the attempt out of its buckets. What cannot be given back decays: the call does not fail for it."""
+
+        async def work(conn: Connection) -> None:
+            for bucket in reservation.buckets:
+                forget = right and bucket.scope is Scope.DEVICE
+                await (FORGET_ATTEMPTS if forget else RELEASE_ATTEMPT).execute(conn, key=bucket.key)
+
+        try:
+            await self._database.apart(work)
+        except DomainError as error:
+            _log.warning("an attempt was not given back", reason=error.reason)
+
+    def _account(self, canonical: str) -> Bucket:
+        return self._bucket(Scope.ACCOUNT, canonical)
+
+    def _source(self, source: str) -> Bucket:
+        return self._bucket(Scope.SOURCE, network_of(source))
+
+    def _bucket(self, scope: Scope, name: str) -> Bucket:
+        return Bucket(hmac.digest(self._key, f"{scope.value}\0{name}".encode(), "sha256"), scope)
+
+
+class _Refused(Exception):
+    """Ends a reservation without any effect."""
+
+    def __init__(self, bucket: Bucket, next_time: datetime) -> None:
+        super().__init__()
+        self.bucket = bucket
+        self.next_time = next_time
+
+
+def _of(device: KnownDevice) -> Bucket:
+    return Bucket(device.bucket_key, Scope.DEVICE)
+
+
+def network_of(source: str) -> str:
+    """Return whom attempts from `source` are counted to: an IPv4 address, an IPv6 /64, or ``unix``."""
+    try:
+        address = ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return str(ip_network((address, _NETWORK_BITS), strict=False))
+    return str(getattr(address, "ipv4_mapped", None) or address)
