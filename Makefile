@@ -103,7 +103,15 @@ rehearse-upgrade: $(SYNCED) ## Go from release OLD (the last tag, else HEAD) to 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench-timing bench-bad-input bench-users bench-sessions bench-start soak-events soak-reload
+.PHONY: bench bench-quick profile bench-timing bench-bad-input bench-users bench-sessions bench-start soak-events soak-reload
+bench bench-quick profile: $(SYNCED)
+	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --frozen --inexact --quiet --group bench
+	@$(BIN)/python bench/$(if $(filter profile,$@),profile.py,speed.py $(if $(filter bench-quick,$@),--quick))
+
+bench: ## Show how fast the service is beside floors and peers of the same run; a quarter of an hour
+bench-quick: ## The same with fewer rows and rounds, in two minutes
+profile: ## Leave a flame graph of the hot path in bench/results/profile.svg
+
 bench-users: $(SYNCED) ## Show what user operations cost with a million users, compared with ten thousand
 	@$(BIN)/python bench/users.py
 

@@ -99,7 +99,7 @@ class Bench:
         bare, full = await self.house.peer("bare", jwks), await self.house.peer("full", jwks)
         make_administrator(self.house, persons[0])
         admin = (await fresh_tokens(service.port, persons[:1], 1))[0][1]
-        fresh = await fresh_tokens(service.port, persons[1:], FRESH)
+        fresh = await fresh_tokens(service.port, persons[1:65], FRESH)
         one = persons[1]
         token = fresh[0][1]
         get_user = users_pb2.GetUserRequest(user_id=one.user_id)
@@ -125,6 +125,8 @@ class Bench:
                 "createuser_over_floor": lambda: self.create(service, admin),
                 "refresh_over_floor": lambda: self.refresh(service, persons[1:65]),
             }
+        for peer in peers.values():
+            await self.fetch(peer, one, token)  # the first second of a process is not its usual one
         for _ in range(self.rounds):
             base = await self.flood(floor, hello.PATH, wrappers_pb2.StringValue(value="ada"), "")
             self.report.add("floor_per_s", base)
@@ -197,8 +199,8 @@ class Bench:
         url = f"http://127.0.0.1:{peer.port}/v1/users/{person.user_id}"
         headers = {"authorization": f"Bearer {token}"}
         flood = await h2load(url, headers, body=None, seconds=self.seconds, in_flight=IN_FLIGHT, http1=True)
-        if flood.failed:
-            raise RuntimeError(f"{flood.failed} of {flood.calls} calls of the peer failed")
+        if flood.failed or not flood.calls:
+            raise RuntimeError(f"{flood.failed} calls of the peer failed, {flood.calls} did not")
         return flood.per_second
 
     # --- logins ------------------------------------------------------------------------------------------------------
@@ -247,9 +249,7 @@ class Bench:
                 tokens = await people_again(service.port, [], first="person1@example.com")
                 requests = [call(GET_USER, users_pb2.GetUserRequest(user_id=tokens[1]), tokens[0])]
                 used = service.cpu()
-                spec = Spec(
-                    "127.0.0.1", service.port, requests, self.seconds + 1, in_flight=IN_FLIGHT, connections=8, rate=600
-                )
+                spec = Spec("127.0.0.1", service.port, requests, self.seconds + 1, in_flight=IN_FLIGHT, connections=8)
                 outcome = await frames(spec, CORES)
                 costs.append((service.cpu() - used) / outcome.calls)
                 await asyncio.to_thread(service.stop)

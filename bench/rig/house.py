@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 RIG = Path(__file__).parent
-GATELODGE = str(Path(sys.executable).with_name("gatelodge"))
+GATELODGE = os.environ.get("BENCH_GATELODGE") or str(Path(sys.executable).with_name("gatelodge"))
 CORES = sorted(os.sched_getaffinity(0))
 MEASURED = CORES[:1]
 OTHERS = CORES[1:] or CORES
@@ -244,8 +244,9 @@ async def h2load(
     good = re.search(r"status codes: (\d+) 2xx", out)
     if rate is None or counts is None or good is None:
         raise RuntimeError(f"h2load said nothing of use: {out[-2000:]}")
-    calls = int(counts[1])
-    return Flood(calls, float(rate[1]), calls - int(good[1]) + int(counts[2]) + int(counts[3]))
+    bad = re.search(r"2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", out)
+    failed = int(counts[2]) + int(counts[3]) + (sum(map(int, bad.groups())) if bad else 0)
+    return Flood(int(good[1]), float(rate[1]), failed)
 
 
 def grpc_headers(token: str = "") -> dict[str, str]:

@@ -4,15 +4,17 @@
 one JSON line a call (structlog) and OpenTelemetry's own instrumentation, set up as its documentation shows.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from uuid import UUID
 
 import asyncpg
 import jwt
@@ -26,13 +28,6 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from pydantic import BaseModel
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-from contextlib import asynccontextmanager
-from datetime import datetime  # noqa: TC003 - pydantic reads it when it runs
-from uuid import UUID  # noqa: TC003 - likewise
 
 QUERY = """
     SELECT id, email, display_name, state, roles, email_verified, version, create_time, update_time, delete_time,

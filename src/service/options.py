@@ -46,6 +46,7 @@ def pool(settings: Database) -> PoolOptions:
         max_idle=settings.max_idle_seconds,
         max_lifetime=settings.max_lifetime_seconds,
         max_waiting=settings.max_waiting,
+        fast_connections=settings.fast_connections,
         # PgBouncer takes no startup options: there the role sets the timeout.
         statement_timeout=settings.statement_timeout_seconds if settings.prepare_statements else None,
         prepare_threshold=0 if settings.prepare_statements else None,

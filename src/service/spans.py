@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 _tracer: ContextVar[Tracer | None] = ContextVar("gatelodge_tracer", default=None)
-_UNTRACED: AbstractContextManager[None] = nullcontext()
+UNTRACED: AbstractContextManager[None] = nullcontext()
+"""What `span` returns for calls that are not traced."""
 
 
 def trace_with(tracer: Tracer) -> None:
     """Have the rest of this task's spans made by `tracer`: the tracing interceptor's word that the call is sampled."""
     _tracer.set(tracer)
+
+
+def traced() -> bool:
+    """Tell whether the call is traced."""
+    return _tracer.get() is not None
 
 
 def span(
@@ -38,7 +44,7 @@ def span(
     On failure its status is ERROR and `error.type` the exception's class; `on_error` may add to that.
     """
     tracer = _tracer.get()
-    return _UNTRACED if tracer is None else _child(tracer, name, kind, attributes or {}, on_error)
+    return UNTRACED if tracer is None else _child(tracer, name, kind, attributes or {}, on_error)
 
 
 @contextmanager

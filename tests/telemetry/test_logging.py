@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from tests.telemetry.desk import Desk
 
 from service import call
-from service.telemetry.logging import logger
+from service.telemetry.logging import PlainLog, logger
 
 
 def test_a_line_says_when_who_and_what(desk: Desk) -> None:
@@ -26,6 +26,19 @@ def test_a_line_says_when_who_and_what(desk: Desk) -> None:
         "code": "OK",
         "duration_ms": 1.5,
     }
+
+
+def test_a_plain_line_is_the_line_that_the_same_event_gives_otherwise(desk: Desk) -> None:
+    logger("gatelodge.access").warning("call", code="OK", duration_ms=1.5)
+    PlainLog("gatelodge.access").log(logging.WARNING, "call", {"code": "OK", "duration_ms": 1.5})
+    usual, plain = desk.lines
+    assert plain.pop("timestamp") >= usual.pop("timestamp")
+    assert plain == usual
+
+
+def test_a_plain_line_obeys_the_level_of_its_logger(desk: Desk) -> None:
+    PlainLog("gatelodge.access").log(logging.DEBUG, "call", {})
+    assert desk.text == ""
 
 
 def test_the_standard_librarys_loggers_end_in_the_same_lines(desk: Desk) -> None:

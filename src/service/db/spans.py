@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from opentelemetry.trace import SpanKind
 
-from service.spans import span
+from service.spans import UNTRACED, span, traced
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 def span_of(name: str, operation: str, sql: str) -> AbstractContextManager[None]:
     """Return the span to run the statement in; it does nothing when the call is not traced."""
+    if not traced():
+        return UNTRACED
     attributes = {
         "db.system.name": "postgresql",
         "db.operation.name": operation,

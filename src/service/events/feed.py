@@ -53,7 +53,7 @@ class Feed:
         record: Record,
         room: int = 10_000,
         checkpoint: float = 0.5,
-        interval: float = 0.1,
+        interval: float = 0.25,
         patience: float = 30.0,
     ) -> None:
         self._record = record

@@ -32,6 +32,8 @@ def code_of(context: Context, error: BaseException | None) -> grpc.StatusCode:
 
 def _as_code(code: grpc.StatusCode | int | None) -> grpc.StatusCode:
     """A servicer may have set a bare number; None is success."""
+    if code is None:
+        return grpc.StatusCode.OK
     if isinstance(code, grpc.StatusCode):
         return code
     return next((known for known in grpc.StatusCode if known.value[0] == code), grpc.StatusCode.OK)

@@ -174,6 +174,12 @@ class Database(Section):
     )
     pool_min_size: int = Field(default=2, ge=0, description="Connections kept open.")
     pool_max_size: int = Field(default=20, ge=1, le=1000, description="Most connections open at a time.")
+    fast_connections: int = Field(
+        default=2,
+        ge=0,
+        le=16,
+        description="Connections beside the pool for hot reads of one row; none unless prepare_statements.",
+    )
     max_waiting: int = Field(
         default=200, ge=1, description="Callers waiting for a connection before new ones are refused."
     )

@@ -33,11 +33,33 @@ _LEVELS: Final = {
     "exception": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+_NAMES: Final = {level: name for name, level in _LEVELS.items() if name != "exception"}
 
 
 def logger(name: str) -> FilteringBoundLogger:
     """Return the structlog logger `name`. May be called at import; it follows whatever `configure` sets later."""
     return cast("FilteringBoundLogger", structlog.get_logger(name))
+
+
+class PlainLog:
+    """Logs what is logged with every call: fields that are plain, bounded and free of secrets by construction.
+
+    The safety net under other lines, and structlog, cost three quarters of a line's time. Where something else than
+    this room takes structlog's events, they go there.
+    """
+
+    def __init__(self, name: str) -> None:
+        config = structlog.get_config()
+        self._logger = logger(name)
+        self._channel = config["logger_factory"](name)
+        self._processors = config["processors"]
+
+    def log(self, level: int, event: str, fields: dict[str, object]) -> None:
+        """Write one event, if its level, one of the standard library's, is logged."""
+        if isinstance(self._channel, Channel) and self._processors == [_process]:
+            self._channel.take_plain(level, event, fields)
+        else:
+            self._logger.log(level, event, **fields)
 
 
 def configure(settings: Log, *, service: str, version: str, stream: TextIO, worker: int | None = None) -> Logs:
@@ -75,6 +97,12 @@ class Channel:
         level = _LEVELS.get(method, logging.INFO)
         if self._levels.isEnabledFor(level):
             self._sink.write(self._pipeline.render(method, self._name, fields), urgent=level >= logging.ERROR)
+
+    def take_plain(self, level: int, event: str, fields: dict[str, object]) -> None:
+        """Write one event whose fields need no cleaning, if its level is logged."""
+        if self._levels.isEnabledFor(level):
+            line = self._pipeline.render_plain(_NAMES[level], self._name, event, fields)
+            self._sink.write(line, urgent=level >= logging.ERROR)
 
 
 def _process(channel: Channel, method: str, fields: MutableMapping[str, object]) -> str:

@@ -9,6 +9,7 @@ from service import call
 from service.access import Principal
 from service.errors import CredentialsInvalid
 from service.rpc.interceptors.layer import Context, Handler, Layer, Serve
+from service.rpc.metadata import metadata_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,7 +97,7 @@ def _token(context: Context) -> str | None:
         CredentialsInvalid: there is more than one, or one that is no bearer token.
 
     """
-    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    values = [value for key, value in metadata_of(context) if key == "authorization"]
     if not values:
         return None
     value = values[0]

@@ -7,20 +7,21 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
+import grpc
 from opentelemetry import trace
 
 from service import call
 from service.rpc.interceptors.layer import Context, Layer, Serve
 from service.rpc.outcome import FAULTS, TROUBLE, code_of
+from service.telemetry.logging import PlainLog
+from service.telemetry.redaction import safe, safe_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import grpc
-    from structlog.typing import FilteringBoundLogger
-
     from service.rpc.methods import Method
+
+_NAMES = {code: code.name for code in grpc.StatusCode}
 
 
 class MethodMetrics(Protocol):
@@ -47,7 +48,7 @@ class AccessLog(Layer):
 
     Args:
         metrics: where measurements go; asked once per method.
-        log: the logger, ``gatelodge.access`` unless given.
+        log: where lines go, ``gatelodge.access`` unless given.
         clock: seconds, monotonic.
 
     """
@@ -56,13 +57,13 @@ class AccessLog(Layer):
         self,
         *,
         metrics: RpcMetrics,
-        log: FilteringBoundLogger | None = None,
+        log: PlainLog | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__()
         self._metrics = metrics
         self._meters: dict[str, MethodMetrics] = {}
-        self._log: FilteringBoundLogger = log or structlog.get_logger("gatelodge.access")
+        self._log = log or PlainLog("gatelodge.access")
         self._clock = clock
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
@@ -78,7 +79,7 @@ class AccessLog(Layer):
             raise
         finally:
             code, seconds = code_of(context, error), self._clock() - start
-            meter.finished(code.name, seconds)
+            meter.finished(_NAMES[code], seconds)
             # A log that cannot be written must not turn a good call into a bad one.
             with suppress(Exception):
                 self._write(method, code, seconds)
@@ -89,14 +90,15 @@ class AccessLog(Layer):
     def _write(self, method: Method, code: grpc.StatusCode, seconds: float) -> None:
         fields: dict[str, object] = {
             "rpc_method": method.name,
-            "code": code.name,
+            "code": _NAMES[code],
             "duration_ms": round(seconds * 1e3, 3),
         }
         _add_call(fields, call.current())
         span = trace.get_current_span().get_span_context()
-        if span.trace_flags.sampled:
+        if span.is_valid:
             fields["trace_id"] = trace.format_trace_id(span.trace_id)
-        self._log.log(_level(method, code), "call", **fields)
+            fields["span_id"] = trace.format_span_id(span.span_id)
+        self._log.log(_level(method, code), "call", fields)
 
 
 def _add_call(fields: dict[str, object], current: call.Call | None) -> None:
@@ -105,11 +107,11 @@ def _add_call(fields: dict[str, object], current: call.Call | None) -> None:
         return
     fields |= {"request_id": current.request_id, "source": current.source}
     if current.peer_identity is not None:
-        fields["peer"] = current.peer_identity
+        fields["peer"] = safe(current.peer_identity)
     if current.principal is not None:
         fields["principal"] = current.principal.subject
-    for name, fact in current.facts.items():
-        fields.setdefault(name, fact)
+    if current.facts:
+        fields |= safe_fields({name: fact for name, fact in current.facts.items() if name not in fields})
 
 
 def _level(method: Method, code: grpc.StatusCode) -> int:

@@ -9,6 +9,7 @@ import uuid_utils
 
 from service import call
 from service.rpc.interceptors.layer import Context, Layer, Serve
+from service.rpc.metadata import metadata_of
 from service.rpc.source import Sources
 from service.rpc.status import REQUEST_ID_KEY
 
@@ -55,27 +56,28 @@ class RequestId(Layer):
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
-        request_id = self._accepted(context) or self._new_id()
+        request_id, user_agent = _told(context)
+        request_id = request_id or self._new_id()
         identity = self._identify(context) if self._identify is not None else None
-        call.enter(call.Call(request_id, method.name, self._source(context), _user_agent(context), identity))
+        call.enter(call.Call(request_id, method.name, self._source(context), user_agent, identity))
         metadata = ((REQUEST_ID_KEY, request_id),)
         context.set_trailing_metadata(metadata)
         if method.server_streaming and method.known:
             await context.send_initial_metadata(metadata)
         return await proceed(request, context)
 
-    @staticmethod
-    def _accepted(context: Context) -> str | None:
-        for key, value in context.invocation_metadata() or ():
-            if key == REQUEST_ID_KEY and isinstance(value, str) and _ACCEPTED.fullmatch(value):
-                return value
-        return None
+
+def _told(context: Context) -> tuple[str, str]:
+    """Return the id that the caller gave, if it is well formed, and what the caller says its software is."""
+    request_id = user_agent = ""
+    for key, value in metadata_of(context):
+        if key == REQUEST_ID_KEY and not request_id and isinstance(value, str) and _ACCEPTED.fullmatch(value):
+            request_id = value
+        elif key == "user-agent" and isinstance(value, str):
+            user_agent = _printable(value[:_USER_AGENT_CHARACTERS])
+    return request_id, user_agent
 
 
-def _user_agent(context: Context) -> str:
-    """Return what the caller says its software is. Raw HTTP/2 can carry any byte: none that does not print is kept."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "user-agent" and isinstance(value, str):
-            text = value[:_USER_AGENT_CHARACTERS]
-            return text if text.isprintable() else "".join(character for character in text if character.isprintable())
-    return ""
+def _printable(text: str) -> str:
+    """Raw HTTP/2 can carry any byte: none that does not print is kept."""
+    return text if text.isprintable() else "".join(character for character in text if character.isprintable())

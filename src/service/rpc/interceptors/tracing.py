@@ -16,6 +16,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from service import call
 from service.rpc.interceptors.layer import Context, Handler, Layer, Serve
+from service.rpc.metadata import metadata_of
 from service.rpc.outcome import FAULTS, TROUBLE, code_of
 from service.spans import trace_with
 
@@ -79,7 +80,7 @@ class Tracing(Layer):
         return result
 
     def _samples(self, context: Context) -> bool:
-        for key, value in context.invocation_metadata() or ():
+        for key, value in metadata_of(context):
             if key == "traceparent" and isinstance(value, str):
                 return _parent_samples(value) and context.peer().startswith(_PEERS)
         return self._dice() < self._ratio and context.peer().startswith(_PEERS)

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+from buf.validate import validate_pb2
 from protovalidate import Validator
 
 from service import call
@@ -76,7 +77,8 @@ class Validation(Layer):
             Decoder(handler.decode, self._max_message_bytes),
             self._validator.collect_violations,
         )
-        targeted, constrained = method.rule.kind is Kind.SELF_OR, method.request_class is not None
+        targeted = method.rule.kind is Kind.SELF_OR
+        constrained = method.request_class is not None and _has_rules(method.request_class.DESCRIPTOR)
 
         def take(raw: bytes) -> Any:
             message = decode(raw)
@@ -108,6 +110,19 @@ async def _really_ended() -> None:
 def _admit_target(method: Method, message: Any) -> None:
     current = call.current()
     method.rule.admit_target(current.principal if current else None, message.user_id)
+
+
+def _has_rules(message: Any, seen: frozenset[str] = frozenset()) -> bool:
+    """Tell whether a message, or one inside of it, has any constraint; without, nobody need ask."""
+    if message.full_name in seen:
+        return False
+    seen |= {message.full_name}
+    return (
+        message.GetOptions().HasExtension(validate_pb2.message)
+        or any(oneof.GetOptions().HasExtension(validate_pb2.oneof) for oneof in message.oneofs)
+        or any(field.GetOptions().HasExtension(validate_pb2.field) for field in message.fields)
+        or any(_has_rules(field.message_type, seen) for field in message.fields if field.message_type is not None)
+    )
 
 
 def _violation(violation: Violation) -> FieldViolation:
