@@ -78,7 +78,7 @@ def build(database_url: str, jwks: dict[str, Any], issuer: str) -> FastAPI:
     async def caller(authorization: Annotated[str, Header()]) -> str:
         return subject(authorization)
 
-    @app.get("/v1/users/{user_id}")
+    @app.get("/v1/users/{user_id}")  # type: ignore[untyped-decorator]  # FastAPI is not installed for the check
     async def get_user(user_id: UUID, request: Request, caller_id: Annotated[str, Depends(caller)]) -> User:
         if caller_id != str(user_id):
             raise HTTPException(404)
@@ -107,7 +107,7 @@ def observe(app: FastAPI, endpoint: str) -> None:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint, insecure=True)))
     trace.set_tracer_provider(provider)
 
-    @app.middleware("http")
+    @app.middleware("http")  # type: ignore[untyped-decorator]  # likewise
     async def line(request: Request, call_next: Callable[[Request], Awaitable[Any]]) -> Any:
         began = time.perf_counter()
         response = await call_next(request)
