@@ -1,6 +1,6 @@
 """A tour of the API against a running service: ``make run`` in one terminal, ``make demo`` in another.
 
-Each step prints the call, what came back, and what to notice. It makes a user of its own and leaves it there.
+Each step prints the call, what came back, and what to notice. It makes users and a role of its own and leaves them there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2, tokens_pb2_grpc
+from gatelodge.access.v1 import roles_pb2, roles_pb2_grpc
+from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, sessions_pb2, sessions_pb2_grpc, tokens_pb2, tokens_pb2_grpc
+from gatelodge.events.v1 import events_pb2, events_pb2_grpc
 from gatelodge.info.v1 import info_pb2, info_pb2_grpc
 from gatelodge.users.v1 import users_pb2, users_pb2_grpc
 from google.protobuf.json_format import MessageToDict
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 PASSWORD = "correct horse battery staple"
+SECRETS = ("password", "accessToken", "refreshToken", "deviceToken", "token")
+SECONDS_TO_BE_KNOWN = 1
+"""What is granted or revoked is in force everywhere within."""
 DETAILS = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RequestInfo)
 
 
@@ -39,7 +44,10 @@ async def tour(address: str) -> None:
         health = health_pb2_grpc.HealthStub(channel)
         auth: auth_pb2_grpc.AuthServiceAsyncStub = auth_pb2_grpc.AuthServiceStub(channel)
         tokens: tokens_pb2_grpc.TokenServiceAsyncStub = tokens_pb2_grpc.TokenServiceStub(channel)
+        sessions: sessions_pb2_grpc.SessionServiceAsyncStub = sessions_pb2_grpc.SessionServiceStub(channel)
         users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(channel)
+        roles: roles_pb2_grpc.RoleServiceAsyncStub = roles_pb2_grpc.RoleServiceStub(channel)
+        events: events_pb2_grpc.EventServiceAsyncStub = events_pb2_grpc.EventServiceStub(channel)
         info: info_pb2_grpc.InfoServiceAsyncStub = info_pb2_grpc.InfoServiceStub(channel)
 
         heading("Is it there? The gRPC health protocol, as Kubernetes speaks it")
@@ -56,8 +64,8 @@ async def tour(address: str) -> None:
         await show(auth.Login, auth_pb2.LoginRequest(email=email, password="a wrong password, quite"))
 
         heading("Log in: the token is a JWT that says who, for whom and until when")
-        logged_in = await show(auth.Login, auth_pb2.LoginRequest(email=email, password=PASSWORD))
-        ada = bearer(logged_in.access_token)
+        logged_in = await show(auth.Login, auth_pb2.LoginRequest(email=email, password=PASSWORD, device_label="laptop"))
+        ada, ada_id, refresh_token = bearer(logged_in.access_token), logged_in.user_id, logged_in.refresh_token
         print("   claims:", json.dumps(claims(logged_in.access_token), indent=2).replace("\n", "\n   "))
 
         heading("The keys to verify it offline")
@@ -78,6 +86,37 @@ async def tour(address: str) -> None:
 
         heading("Looked up by another spelling of the same address")
         await show(users.LookupUser, users_pb2.LookupUserRequest(email=f"BOB.{name}@xn--bcher-kva.example"), root)
+
+        heading("A token lives for minutes, the session for weeks: each refresh gives the next pair")
+        refreshed = await show(auth.Refresh, auth_pb2.RefreshRequest(refresh_token=refresh_token))
+
+        heading("Where Ada is logged in; RevokeSession would end one of them from another")
+        await show(
+            sessions.ListSessions, sessions_pb2.ListSessionsRequest(user_id=ada_id), bearer(refreshed.access_token)
+        )
+
+        heading("A role is made and granted. Ada's old token died of it, so that the next one has the role")
+        support = roles_pb2.Role(name=f"support-{name}", permissions=["roles.manage", "users.read"])
+        await show(roles.CreateRole, roles_pb2.CreateRoleRequest(role=support), root)
+        await show(roles.GrantRole, roles_pb2.GrantRoleRequest(user_id=ada_id, role=support.name), root)
+        await asyncio.sleep(SECONDS_TO_BE_KNOWN)
+        await show(auth.GetMe, auth_pb2.GetMeRequest(), ada)
+        refreshed = await show(auth.Refresh, auth_pb2.RefreshRequest(refresh_token=refreshed.refresh_token))
+        ada = bearer(refreshed.access_token)
+        await show(users.LookupUser, users_pb2.LookupUserRequest(email=admin), ada)
+
+        heading("Nobody gives what they do not hold")
+        more = roles_pb2.Role(name=f"more-{name}", permissions=["users.erase"])
+        await show(roles.CreateRole, roles_pb2.CreateRoleRequest(role=more), ada)
+
+        heading("Logged out: the token is dead on every replica, and who asks is told so")
+        await show(auth.Logout, auth_pb2.LogoutRequest(), ada)
+        await asyncio.sleep(SECONDS_TO_BE_KNOWN)
+        await show(auth.GetMe, auth_pb2.GetMeRequest(), ada)
+        await show(tokens.IntrospectToken, tokens_pb2.IntrospectTokenRequest(token=refreshed.access_token), root)
+
+        heading("All of it is in the audit record")
+        await show(events.ListEvents, events_pb2.ListEventsRequest(user_id=ada_id, page_size=3), root)
 
         heading("Which build answers?")
         await show(info.GetServerInfo, info_pb2.GetServerInfoRequest(), root)
@@ -104,7 +143,7 @@ async def show(call: Any, request: Message, metadata: Sequence[tuple[str, str]] 
 def plain(message: Message) -> str:
     """Return a message as JSON, secrets cut short."""
     fields = MessageToDict(message)
-    for secret in ("password", "accessToken"):
+    for secret in SECRETS:
         if secret in fields:
             fields[secret] = f"{fields[secret][:3]}…"
     return json.dumps(fields, ensure_ascii=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
 from tests.app.conftest import environment
 from tests.app.process import serving
 
@@ -47,7 +46,14 @@ def failures(printed: str) -> list[str]:
 
 async def run(script: str, environ: Mapping[str, str]) -> str:
     process = await asyncio.create_subprocess_exec(
-        "bash", "-u", "-c", script, env=environ, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        "bash",
+        "-u",
+        "-c",
+        script,
+        env=environ,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     async with asyncio.timeout(80):
         out, _ = await process.communicate()
