@@ -1,6 +1,7 @@
 """A tour of the API against a running service: ``make run`` in one terminal, ``make demo`` in another.
 
-Each step prints the call, what came back, and what to notice. It makes users and a role of its own and leaves them there.
+Each step prints the call, what came back, and what to notice. It makes users and a role of its own and
+leaves them there.
 """
 
 from __future__ import annotations
@@ -44,10 +45,7 @@ async def tour(address: str) -> None:
         health = health_pb2_grpc.HealthStub(channel)
         auth: auth_pb2_grpc.AuthServiceAsyncStub = auth_pb2_grpc.AuthServiceStub(channel)
         tokens: tokens_pb2_grpc.TokenServiceAsyncStub = tokens_pb2_grpc.TokenServiceStub(channel)
-        sessions: sessions_pb2_grpc.SessionServiceAsyncStub = sessions_pb2_grpc.SessionServiceStub(channel)
         users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(channel)
-        roles: roles_pb2_grpc.RoleServiceAsyncStub = roles_pb2_grpc.RoleServiceStub(channel)
-        events: events_pb2_grpc.EventServiceAsyncStub = events_pb2_grpc.EventServiceStub(channel)
         info: info_pb2_grpc.InfoServiceAsyncStub = info_pb2_grpc.InfoServiceStub(channel)
 
         heading("Is it there? The gRPC health protocol, as Kubernetes speaks it")
@@ -65,7 +63,7 @@ async def tour(address: str) -> None:
 
         heading("Log in: the token is a JWT that says who, for whom and until when")
         logged_in = await show(auth.Login, auth_pb2.LoginRequest(email=email, password=PASSWORD, device_label="laptop"))
-        ada, ada_id, refresh_token = bearer(logged_in.access_token), logged_in.user_id, logged_in.refresh_token
+        ada = bearer(logged_in.access_token)
         print("   claims:", json.dumps(claims(logged_in.access_token), indent=2).replace("\n", "\n   "))
 
         heading("The keys to verify it offline")
@@ -80,46 +78,58 @@ async def tour(address: str) -> None:
 
         heading("An administrator, made by the command line beside the running service")
         make_administrator(admin)
-        logged_in = await show(auth.Login, auth_pb2.LoginRequest(email=admin, password=PASSWORD))
-        root = bearer(logged_in.access_token)
+        root = bearer((await show(auth.Login, auth_pb2.LoginRequest(email=admin, password=PASSWORD))).access_token)
         await show(users.CreateUser, users_pb2.CreateUserRequest(email=f"bob.{name}@bücher.example"), root)
 
         heading("Looked up by another spelling of the same address")
         await show(users.LookupUser, users_pb2.LookupUserRequest(email=f"BOB.{name}@xn--bcher-kva.example"), root)
 
-        heading("A token lives for minutes, the session for weeks: each refresh gives the next pair")
-        refreshed = await show(auth.Refresh, auth_pb2.RefreshRequest(refresh_token=refresh_token))
-
-        heading("Where Ada is logged in; RevokeSession would end one of them from another")
-        await show(
-            sessions.ListSessions, sessions_pb2.ListSessionsRequest(user_id=ada_id), bearer(refreshed.access_token)
-        )
-
-        heading("A role is made and granted. Ada's old token died of it, so that the next one has the role")
-        support = roles_pb2.Role(name=f"support-{name}", permissions=["roles.manage", "users.read"])
-        await show(roles.CreateRole, roles_pb2.CreateRoleRequest(role=support), root)
-        await show(roles.GrantRole, roles_pb2.GrantRoleRequest(user_id=ada_id, role=support.name), root)
-        await asyncio.sleep(SECONDS_TO_BE_KNOWN)
-        await show(auth.GetMe, auth_pb2.GetMeRequest(), ada)
-        refreshed = await show(auth.Refresh, auth_pb2.RefreshRequest(refresh_token=refreshed.refresh_token))
-        ada = bearer(refreshed.access_token)
-        await show(users.LookupUser, users_pb2.LookupUserRequest(email=admin), ada)
-
-        heading("Nobody gives what they do not hold")
-        more = roles_pb2.Role(name=f"more-{name}", permissions=["users.erase"])
-        await show(roles.CreateRole, roles_pb2.CreateRoleRequest(role=more), ada)
-
-        heading("Logged out: the token is dead on every replica, and who asks is told so")
-        await show(auth.Logout, auth_pb2.LogoutRequest(), ada)
-        await asyncio.sleep(SECONDS_TO_BE_KNOWN)
-        await show(auth.GetMe, auth_pb2.GetMeRequest(), ada)
-        await show(tokens.IntrospectToken, tokens_pb2.IntrospectTokenRequest(token=refreshed.access_token), root)
-
-        heading("All of it is in the audit record")
-        await show(events.ListEvents, events_pb2.ListEventsRequest(user_id=ada_id, page_size=3), root)
+        await going_on(channel, name, email, logged_in, root)
 
         heading("Which build answers?")
         await show(info.GetServerInfo, info_pb2.GetServerInfoRequest(), root)
+
+
+async def going_on(
+    channel: grpc.aio.Channel, name: str, email: str, login: auth_pb2.LoginResponse, root: Sequence[tuple[str, str]]
+) -> None:
+    """Tour what comes of a login: sessions, roles, the end, and what the record has of it."""
+    auth: auth_pb2_grpc.AuthServiceAsyncStub = auth_pb2_grpc.AuthServiceStub(channel)
+    sessions: sessions_pb2_grpc.SessionServiceAsyncStub = sessions_pb2_grpc.SessionServiceStub(channel)
+    tokens: tokens_pb2_grpc.TokenServiceAsyncStub = tokens_pb2_grpc.TokenServiceStub(channel)
+    users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(channel)
+    roles: roles_pb2_grpc.RoleServiceAsyncStub = roles_pb2_grpc.RoleServiceStub(channel)
+    events: events_pb2_grpc.EventServiceAsyncStub = events_pb2_grpc.EventServiceStub(channel)
+
+    heading("A token lives for minutes, the session for weeks: each refresh gives the next pair")
+    refreshed = await show(auth.Refresh, auth_pb2.RefreshRequest(refresh_token=login.refresh_token))
+
+    heading("Where Ada is logged in; RevokeSession would end one of them from another")
+    ada = bearer(refreshed.access_token)
+    await show(sessions.ListSessions, sessions_pb2.ListSessionsRequest(user_id=login.user_id), ada)
+
+    heading("A role is made and granted. Ada's old token died of it, so that the next one has the role")
+    support = roles_pb2.Role(name=f"support-{name}", permissions=["roles.manage", "users.read"])
+    await show(roles.CreateRole, roles_pb2.CreateRoleRequest(role=support), root)
+    await show(roles.GrantRole, roles_pb2.GrantRoleRequest(user_id=login.user_id, role=support.name), root)
+    await asyncio.sleep(SECONDS_TO_BE_KNOWN)
+    await show(auth.GetMe, auth_pb2.GetMeRequest(), ada)
+    refreshed = await show(auth.Refresh, auth_pb2.RefreshRequest(refresh_token=refreshed.refresh_token))
+    ada = bearer(refreshed.access_token)
+    await show(users.LookupUser, users_pb2.LookupUserRequest(email=email), ada)
+
+    heading("Nobody gives what they do not hold")
+    more = roles_pb2.Role(name=f"more-{name}", permissions=["users.erase"])
+    await show(roles.CreateRole, roles_pb2.CreateRoleRequest(role=more), ada)
+
+    heading("Logged out: the token is dead on every replica, and who asks is told so")
+    await show(auth.Logout, auth_pb2.LogoutRequest(), ada)
+    await asyncio.sleep(SECONDS_TO_BE_KNOWN)
+    await show(auth.GetMe, auth_pb2.GetMeRequest(), ada)
+    await show(tokens.IntrospectToken, tokens_pb2.IntrospectTokenRequest(token=refreshed.access_token), root)
+
+    heading("All of it is in the audit record")
+    await show(events.ListEvents, events_pb2.ListEventsRequest(user_id=login.user_id, page_size=3), root)
 
 
 def heading(text: str) -> None:
