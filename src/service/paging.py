@@ -5,8 +5,6 @@ Every list uses these, and so does every stream that resumes. Knows no feature, 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from service import base64url
 from service.errors import FieldViolation, InvalidFields, InvalidPageToken
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class PageTokens:
         """Return a token of URL-safe characters that opens only with the same `bound_to`: the method and its filter."""
         body = json.dumps(list(position), ensure_ascii=False, separators=(",", ":")).encode()
         sealed = self._aead.encrypt(body, [bound_to])
-        return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+        return base64url.encode(sealed)
 
     def open(self, token: str, bound_to: bytes = b"") -> tuple[str | int, ...]:
         """Return the position.
@@ -63,9 +62,8 @@ class PageTokens:
         try:
             if len(token) > _MOST_CHARACTERS:
                 raise self._invalid()
-            sealed = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
-            return tuple(json.loads(self._aead.decrypt(sealed, [bound_to])))
-        except (InvalidTag, ValueError, binascii.Error) as error:
+            return tuple(json.loads(self._aead.decrypt(base64url.decode(token), [bound_to])))
+        except (InvalidTag, ValueError) as error:
             raise self._invalid() from error
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from service import base64url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class Devices:
         device_id = device.id if device else self._random(_ID_BYTES)
         issued = int(self._clock().timestamp()).to_bytes(_TIME_BYTES, "big")
         body = device_id + self._account(canonical) + issued
-        return PREFIX + _encoded(body + self._tag(body))
+        return PREFIX + base64url.encode(body + self._tag(body))
 
     def read(self, token: str, canonical: str) -> KnownDevice | None:
         """Return the device of a token that is good for the account; None for every other, whatever is wrong."""
@@ -70,15 +70,12 @@ class Devices:
         return hmac.digest(self._key, b"token\0" + body, "sha256")[:_TAG_BYTES]
 
 
-def _encoded(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
 def _decoded(token: str) -> bytes | None:
     """Return what a token holds; None for what is not exactly what `Devices.issue` writes."""
-    text = token.removeprefix(PREFIX)
-    try:
-        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (ValueError, binascii.Error):
+    if not token.startswith(PREFIX):
         return None
-    return raw if len(raw) == _BYTES and token == PREFIX + _encoded(raw) else None
+    try:
+        raw = base64url.decode(token.removeprefix(PREFIX))
+    except ValueError:
+        return None
+    return raw if len(raw) == _BYTES else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_der_private_key,
 )
+
+from service import base64url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,7 +121,7 @@ def _algorithm(key: PublicMaterial) -> str:
 def _members(key: PublicMaterial) -> dict[str, str]:
     """Return the JWK members that make the key what it is: those that its thumbprint is of (RFC 7638 §3.2)."""
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(key.public_bytes(Encoding.Raw, PublicFormat.Raw))}
+        return {"crv": "Ed25519", "kty": "OKP", "x": base64url.encode(key.public_bytes(Encoding.Raw, PublicFormat.Raw))}
     if isinstance(key, ec.EllipticCurvePublicKey):
         point = key.public_numbers()
         return {"crv": "P-256", "kty": "EC", "x": _coordinate(point.x), "y": _coordinate(point.y)}
@@ -131,18 +132,14 @@ def _members(key: PublicMaterial) -> dict[str, str]:
 def _thumbprint(members: Mapping[str, str]) -> str:
     """Return the RFC 7638 §3 thumbprint: SHA-256 over the required members, sorted, without blanks."""
     text = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return _base64url(hashlib.sha256(text.encode()).digest())
+    return base64url.encode(hashlib.sha256(text.encode()).digest())
 
 
 def _coordinate(number: int) -> str:
     """Spell a coordinate at full length (RFC 7518 §6.2.1.2)."""
-    return _base64url(number.to_bytes(_COORDINATE_BYTES, "big"))
+    return base64url.encode(number.to_bytes(_COORDINATE_BYTES, "big"))
 
 
 def _number(number: int) -> str:
     """Spell a number in as few bytes as it has (RFC 7518 §2, Base64urlUInt)."""
-    return _base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
-
-
-def _base64url(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return base64url.encode(number.to_bytes((number.bit_length() + 7) // 8, "big"))

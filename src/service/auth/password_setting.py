@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.auth.statements import SET_PASSWORD
-from service.errors import UserNotFound
 from service.events.model import UserPasswordSet
-from service.users.directory import from_row
-from service.users.statements import LOCK
+from service.users.directory import hold, present
 
 if TYPE_CHECKING:
     from service.access import Principal
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from service.events.journal import Journal
     from service.users.directory import Directory
     from service.users.guard import Guard
-    from service.users.model import User, UserId
+    from service.users.model import UserId
 
 _REASON = "password_set"
 
@@ -57,22 +55,16 @@ class PasswordSetting:
 
         """
         await self._database.read(lambda conn: self._guard.may_act_on(conn, by, user_id))
-        user = _present(await self._directory.get(user_id))
+        user = present(await self._directory.get(user_id))
         password = self._policy.parse(text, about=(user.email, user.display_name))
         hashed = await self._hasher.hash(password)
 
         async def work(conn: Connection) -> None:
             # Again, now that the row is held: roles may have been granted meanwhile.
-            _present(from_row(await LOCK.one(conn, user_id=user_id.value)))
+            present(await hold(conn, user_id, etag=""))
             await self._guard.may_act_on(conn, by, user_id)
             await self._ending.end_all(conn, user_id.value, _REASON)
             await SET_PASSWORD.execute(conn, user_id=user_id.value, hash=hashed, must_change=must_change)
             await self._journal.record(conn, UserPasswordSet(user_id.value, must_change=must_change))
 
         await self._database.transact(work)
-
-
-def _present(user: User) -> User:
-    if user.delete_time is not None:
-        raise UserNotFound
-    return user

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from gatelodge.auth.v1 import revocations_pb2, revocations_pb2_grpc
 
-from service.errors import CursorInvalid
-from service.paging import PageTokens, derived_key
 from service.rpc.timestamps import timestamp
 
 if TYPE_CHECKING:
@@ -17,16 +15,17 @@ if TYPE_CHECKING:
 
     from service.auth.revocation_stream import RevocationStream
     from service.auth.revocations import Revocation
+    from service.paging import PageTokens
     from service.rpc.context import Context
 
 
 class RevocationServicer(revocations_pb2_grpc.RevocationServiceServicer):
-    """Serves ``gatelodge.auth.v1.RevocationService``. Seals cursors under the master secret."""
+    """Serves ``gatelodge.auth.v1.RevocationService``. `cursors` seals where a watcher is."""
 
-    def __init__(self, *, stream: RevocationStream, window: timedelta, root: bytes) -> None:
+    def __init__(self, *, stream: RevocationStream, window: timedelta, cursors: PageTokens) -> None:
         self._stream = stream
         self._window = window
-        self._cursors = PageTokens(derived_key(root, "revocation-cursors"), invalid=CursorInvalid)
+        self._cursors = cursors
 
     async def WatchRevocations(
         self, request: revocations_pb2.WatchRevocationsRequest, _: Context

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING
 
 from gatelodge.events.v1 import events_pb2
 from google.protobuf.json_format import ParseDict
 
-from service.errors import FieldViolation, InvalidFields
 from service.rpc.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from uuid import UUID
-
-    from google.protobuf.timestamp_pb2 import Timestamp
 
     from service.events.model import Recorded
 
@@ -40,19 +35,6 @@ def to_proto(event: Recorded) -> events_pb2.Event:
         payload.SetInParent()
         ParseDict(event.payload, payload, ignore_unknown_fields=True)
     return made
-
-
-def moment(timestamp: Timestamp, field: str) -> datetime:
-    """Read a moment of the years 1 to 9999.
-
-    Raises:
-        InvalidFields: naming `field`.
-
-    """
-    try:
-        return timestamp.ToDatetime(UTC)
-    except (ValueError, OverflowError) as error:
-        raise InvalidFields(FieldViolation(field, "must be a moment of the years 1 to 9999")) from error
 
 
 def _text(user_id: UUID | None) -> str:

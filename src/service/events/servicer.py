@@ -9,17 +9,18 @@ from uuid import UUID
 
 from gatelodge.events.v1 import events_pb2, events_pb2_grpc
 
-from service.errors import CursorInvalid
 from service.events.model import Filter
 from service.events.record import Place
-from service.events.resource import moment, to_proto
-from service.paging import PageTokens, derived_key, page_size
+from service.events.resource import to_proto
+from service.paging import page_size
+from service.rpc.timestamps import moment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from service.events.feed import Feed
     from service.events.record import Record
+    from service.paging import PageTokens
     from service.rpc.context import Context
 
 _DEFAULT_PAGE = 100
@@ -27,13 +28,13 @@ _LARGEST_PAGE = 1000
 
 
 class EventServicer(events_pb2_grpc.EventServiceServicer):
-    """Serves ``gatelodge.events.v1.EventService``. Seals tokens and cursors under the root secret."""
+    """Serves ``gatelodge.events.v1.EventService``. `pages` seals page tokens, `cursors` where a watcher is."""
 
-    def __init__(self, *, record: Record, feed: Feed, root: bytes) -> None:
+    def __init__(self, *, record: Record, feed: Feed, pages: PageTokens, cursors: PageTokens) -> None:
         self._record = record
         self._feed = feed
-        self._pages = PageTokens(derived_key(root, "page-tokens"))
-        self._cursors = PageTokens(derived_key(root, "event-cursors"), invalid=CursorInvalid)
+        self._pages = pages
+        self._cursors = cursors
 
     async def ListEvents(self, request: events_pb2.ListEventsRequest, _: Context) -> events_pb2.ListEventsResponse:
         """Return a page of events."""

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from service.access import ADMIN
-from service.errors import FieldViolation, InvalidFields, UserNotFound
+from service.errors import FieldViolation, InvalidFields
 from service.events.model import RoleGranted, RoleRevoked
 from service.roles.guard import demand
 from service.roles.statements import FIND, FIND_HELD, LOCK_SHARED, SET_HELD
-from service.users.directory import hold
+from service.users.directory import hold, present
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -66,7 +66,7 @@ class Grants:
         """
 
         async def work(conn: Connection) -> User:
-            user = await _present(conn, user_id, etag)
+            user = present(await hold(conn, user_id, etag))
             role = await LOCK_SHARED.one(conn, name=name.text)
             demand(by, role.permissions, roles=(role.name,))
             if name.text in user.roles:
@@ -88,7 +88,7 @@ class Grants:
         """
 
         async def work(conn: Connection) -> User:
-            user = await _present(conn, user_id, etag)
+            user = present(await hold(conn, user_id, etag))
             role = await FIND.optional(conn, name=name.text)
             demand(by, role.permissions if role else (), roles=(name.text,))
             if name.text not in user.roles:
@@ -115,10 +115,3 @@ class Grants:
         await self._journal.record(conn, told)
         await self._expire(conn, user.id.value, _REASON)
         return replace(user, roles=tuple(row.roles), version=row.version)
-
-
-async def _present(conn: Connection, user_id: UserId, etag: str) -> User:
-    user = await hold(conn, user_id, etag)
-    if user.delete_time is not None:
-        raise UserNotFound
-    return user

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gatelodge.access.v1 import roles_pb2
-
-from service.errors import FieldViolation, InvalidFields, together
+from service.errors import together
 from service.roles.model import Changes, Description, NewRole, RoleName, permissions_of
+from service.rpc.masks import named
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
+    from gatelodge.access.v1 import roles_pb2
 
 _CHANGEABLE = ("description", "permissions")
 
@@ -37,21 +36,10 @@ def changes(request: roles_pb2.UpdateRoleRequest) -> Changes:
         InvalidFields: the mask names a field that a role does not have, or a value is bad.
 
     """
-    role, named = request.role, _named(request)
+    role = request.role
+    asked = named(request.update_mask.paths, role, _CHANGEABLE)
     description, permissions = together(
-        lambda: Description.parse(role.description) if "description" in named else None,
-        lambda: permissions_of(role.permissions) if "permissions" in named else None,
+        lambda: Description.parse(role.description) if "description" in asked else None,
+        lambda: permissions_of(role.permissions) if "permissions" in asked else None,
     )
     return Changes(description, permissions)
-
-
-def _named(request: roles_pb2.UpdateRoleRequest) -> AbstractSet[str]:
-    if not request.update_mask.paths:
-        return {name for name in _CHANGEABLE if getattr(request.role, name)}
-    paths = set(request.update_mask.paths)
-    known = {"*", *roles_pb2.Role.DESCRIPTOR.fields_by_name}
-    if unknown := sorted(paths - known):
-        raise InvalidFields(
-            *(FieldViolation("update_mask", f"names what a role does not have: {path[:64]!r}") for path in unknown[:10])
-        )
-    return set(_CHANGEABLE) if "*" in paths else paths.intersection(_CHANGEABLE)

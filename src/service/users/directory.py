@@ -90,6 +90,18 @@ async def hold(conn: Connection, user_id: UserId, etag: str) -> User:
     return user
 
 
+def present(user: User) -> User:
+    """Return a user who is not deleted.
+
+    Raises:
+        UserNotFound: they are.
+
+    """
+    if user.delete_time is not None:
+        raise UserNotFound
+    return user
+
+
 def from_row(row: UserRow) -> User:
     """Return the user that a row holds."""
     return User(

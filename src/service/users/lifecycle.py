@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from service.errors import PermissionMissing, UserNotDeleted, UserNotFound
 from service.events.model import UserDeleted, UserDisabled, UserEnabled, UserErased, UserUndeleted, UserUpdated
-from service.users.directory import from_row, hold
+from service.users.directory import from_row, hold, present
 from service.users.model import User, UserState
 from service.users.statements import ERASE, PURGE, SAVE
 
@@ -83,7 +83,7 @@ class Lifecycle:
         """
 
         def alter(user: User) -> User:
-            after = changes.apply(_present(user))
+            after = changes.apply(present(user))
             if after.email != user.email and not by.may(UPDATE):
                 raise PermissionMissing(UPDATE)
             return after
@@ -95,7 +95,7 @@ class Lifecycle:
         return await self._change(
             user_id,
             etag,
-            lambda user: replace(_present(user), state=UserState.DISABLED, disable_reason=reason),
+            lambda user: replace(present(user), state=UserState.DISABLED, disable_reason=reason),
             lambda _, after: UserDisabled(after.id.value),
             by,
             ends="disabled",
@@ -106,7 +106,7 @@ class Lifecycle:
         return await self._change(
             user_id,
             etag,
-            lambda user: replace(_present(user), state=UserState.ACTIVE, disable_reason=""),
+            lambda user: replace(present(user), state=UserState.ACTIVE, disable_reason=""),
             lambda _, after: UserEnabled(after.id.value),
             by,
         )
@@ -126,7 +126,7 @@ class Lifecycle:
         async def work(conn: Connection) -> User | None:
             # Decided in the transaction, so that "there was none" is an answer that a repeat gets again.
             try:
-                before = _present(await hold(conn, user_id, etag))
+                before = present(await hold(conn, user_id, etag))
             except UserNotFound:
                 if allow_missing:
                     return None
@@ -229,12 +229,6 @@ def _updated(before: User, after: User) -> Event:
     """Tell which fields changed, never from what to what: the record outlives the user."""
     changed = {"email": before.email != after.email, "display_name": before.display_name != after.display_name}
     return UserUpdated(after.id.value, tuple(name for name, differs in changed.items() if differs))
-
-
-def _present(user: User) -> User:
-    if user.delete_time is not None:
-        raise UserNotFound
-    return user
 
 
 def _undeleted(user: User) -> User:

@@ -232,7 +232,7 @@ def _tokens(ground: Ground, ending: Ending, authentication: Authentication) -> d
         ),
     )
     stream = RevocationStream(record=ground.record, feed=ground.feed, clock=ground.clock, window=window)
-    revocations = RevocationServicer(stream=stream, window=window, root=ground.root)
+    revocations = RevocationServicer(stream=stream, window=window, cursors=ground.cursors("revocation-cursors"))
     keys = SigningKeyServicer(rotation=ground.rotation)
     return {
         "gatelodge.auth.v1.TokenService": partial(tokens_pb2_grpc.add_TokenServiceServicer_to_server, tokens),

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def events(ground: Ground) -> Feature:
     """Build it."""
-    servicer = EventServicer(record=ground.record, feed=ground.feed, root=ground.root)
+    servicer = EventServicer(
+        record=ground.record, feed=ground.feed, pages=ground.pages, cursors=ground.cursors("event-cursors")
+    )
     keep = timedelta(days=ground.settings.events.retention_days)
     retention = Retention(record=ground.record, clock=ground.clock, keep=keep)
     return Feature(

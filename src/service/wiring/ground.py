@@ -15,6 +15,7 @@ from service.auth.root import root_secret
 from service.auth.sealing import Seal
 from service.db import Answers, Database
 from service.db.clock import DatabaseClock
+from service.errors import CursorInvalid
 from service.events.feed import Feed
 from service.events.journal import Journal
 from service.events.record import Record
@@ -52,6 +53,10 @@ class Ground:
     record: Record
     feed: Feed
     pages: PageTokens
+
+    def cursors(self, purpose: str) -> PageTokens:
+        """Return what seals the cursors of one kind of stream; those of another do not open."""
+        return PageTokens(derived_key(self.root, purpose), invalid=CursorInvalid)
 
 
 async def lay(stack: AsyncExitStack, settings: Settings, metrics: Metrics, clock: Clock | None) -> Ground:
