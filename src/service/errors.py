@@ -211,7 +211,7 @@ class PermissionMissing(PermissionDenied):
     reason = "PERMISSION_MISSING"
 
     def __init__(self, permission: str) -> None:
-        super().__init__("the caller lacks the permission this method needs", permission=permission)
+        super().__init__("the caller lacks a permission that this call needs", permission=permission)
 
 
 class UserNotFound(NotFound):
