@@ -70,6 +70,27 @@ async def test_a_wrong_guess_at_an_old_hash_spends_a_hash_of_todays_cost(stored:
     assert old > unknown / 2
 
 
+@pytest.mark.parametrize(
+    ("stored", "pepper"),
+    [
+        (PasswordHasher(2, 16384, 1).hash("another"), b"introduced since"),
+        (PasswordHasher(1, 24576, 1).hash("another"), None),
+    ],
+    ids=["before the pepper", "of lower cost"],
+)
+async def test_a_wrong_guess_at_an_old_hash_takes_as_long_as_one_at_an_unknown_account(
+    stored: str, pepper: bytes | None
+) -> None:
+    took: list[float] = []
+    parameters = Argon2Parameters(memory_kib=16384, time_cost=2)
+    async with Hasher(parameters, threads=1, queue=1, pepper=pepper, took=took.append) as entered:
+        for _ in range(12):
+            await entered.verify(WRONG, None)
+            await entered.verify(WRONG, stored)
+    unknown, old = min(took[1::2]), min(took[2::2])
+    assert unknown / 1.5 < old < unknown * 1.5
+
+
 async def test_a_hash_with_other_parameters_matches_and_is_outdated(cheap: Hasher) -> None:
     verdict = await cheap.verify(RIGHT, PasswordHasher(2, 128, 1).hash(RIGHT.reveal()))
     assert (verdict.matches, verdict.outdated) == (True, True)

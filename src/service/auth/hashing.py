@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import Type, hash_secret_raw
 
 from service.auth.passwords import Password
 from service.errors import Overloaded
@@ -33,6 +34,8 @@ _DEAREST = 16
 _USUAL_COST = 19456 * 2
 """KiB times passes of OWASP's parameters."""
 _NICENESS = 19
+_SALT = bytes(16)
+"""Of hashes that are computed for their time alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,9 @@ class Hasher:
         took: Callable[[float], None],
     ) -> None:
         self._argon2 = PasswordHasher(parameters.time_cost, parameters.memory_kib, parameters.parallelism)
-        self._affordable = _DEAREST * max(parameters.memory_kib * parameters.time_cost, _USUAL_COST)
+        self._parameters = parameters
+        self._cost = parameters.memory_kib * parameters.time_cost
+        self._affordable = _DEAREST * max(self._cost, _USUAL_COST)
         self._pepper = pepper
         self._took = took
         self._queue = queue
@@ -107,10 +112,11 @@ class Hasher:
             return await self._run(lambda: self._encode(password))
 
     async def verify(self, password: Password, stored: str | None) -> Verdict:
-        """Compare a password with a stored hash. Without one, or with one of another cost, a hash of today's is spent.
+        """Compare a password with a stored hash. Without one, the time of today's hash is spent all the same.
 
-        So a guess at an unknown account never takes less time than one at a known account, and no more than the stored
-        hash's own, if that is an old one.
+        What a cheaper hash of old lacks of that is spent after it, so that a wrong guess takes as long whether the
+        account is unknown, new, or has not been logged in to since parameters or pepper changed. Only a hash that was
+        dearer than today's is told by its time.
 
         Raises:
             Overloaded: the queue is full.
@@ -155,8 +161,29 @@ class Hasher:
         matches = stored is not None and self._matches(password, stored)
         outdated = stored is None or self._outdated(stored)
         if outdated and not matches:
-            self._matches(password, self._dummy)
+            self._make_up(password, stored)
         return Verdict(matches, outdated=matches and outdated)
+
+    def _make_up(self, password: Password, stored: str | None) -> None:
+        """Spend what comparing with `stored` lacked of today's cost."""
+        missing = self._cost - (0 if stored is None else self._spent(stored))
+        if missing == self._cost:
+            self._matches(password, self._dummy)
+        elif missing > 0:
+            passes, lanes = self._parameters.time_cost, self._parameters.parallelism
+            memory = max(8 * lanes, missing // passes)
+            hash_secret_raw(password.reveal(), _SALT, passes, memory, lanes, len(_SALT), Type.ID)
+
+    def _spent(self, stored: str) -> int:
+        """Return what comparing with a stored hash costs, KiB times passes; 0 where it is not computed."""
+        encoded = stored.removeprefix(_PEPPERED)
+        if encoded != stored and self._pepper is None:
+            return 0
+        try:
+            found = extract_parameters(encoded)
+            return found.memory_cost * found.time_cost if self._can_afford(encoded) else 0
+        except InvalidHashError:
+            return 0
 
     def _matches(self, password: Password, stored: str) -> bool:
         encoded = stored.removeprefix(_PEPPERED)
