@@ -57,7 +57,8 @@ class Verdict:
 
 
 class Hasher:
-    """Hashes and verifies passwords on `threads` low-priority threads with at most `queue` jobs waiting.
+    """Hashes and verifies passwords on `threads` low-priority threads with at most `queue` jobs waiting, half of
+    them for new passwords.
 
     `took` is told the seconds each hash was computed for, from its thread. `pepper` is a key that the hashes depend on
     and the database does not hold; None for hashes that stand alone.
@@ -90,7 +91,7 @@ class Hasher:
     async def __aenter__(self) -> Self:
         """Compute the hash that unknown users are verified against: a real one, of a password nobody has."""
         try:
-            self._dummy = await self._run(lambda: self._encode(Password.parse(os.urandom(32).hex())))
+            self._dummy = await self._run(lambda: self._encode(Password.parse(os.urandom(32).hex())), queue=self._queue)
         except BaseException:
             self._pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -105,11 +106,12 @@ class Hasher:
         """Return a new hash in PHC string format.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is half full: the rest is for those who log in, whom the throttle counts. Strangers who
+                register are not counted, and must not keep everybody else out.
 
         """
         with span("argon2id hash"):
-            return await self._run(lambda: self._encode(password))
+            return await self._run(lambda: self._encode(password), queue=(self._queue + 1) // 2)
 
     async def verify(self, password: Password, stored: str | None) -> Verdict:
         """Compare a password with a stored hash. Without one, the time of today's hash is spent all the same.
@@ -123,7 +125,7 @@ class Hasher:
 
         """
         with span("argon2id verify"):
-            return await self._run(lambda: self._verdict(password, stored))
+            return await self._run(lambda: self._verdict(password, stored), queue=self._queue)
 
     def stats(self) -> HashQueue:
         """Return what the metrics page shows; safe from any thread."""
@@ -131,8 +133,8 @@ class Hasher:
         active = min(jobs, self._threads)
         return HashQueue(active=active, queued=jobs - active, limit=self._queue, refused=self._refused)
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
-        if self._jobs >= self._threads + self._queue:
+    async def _run(self, work: Callable[[], Result], *, queue: int) -> Result:
+        if self._jobs >= self._threads + queue:
             self._refused += 1
             raise Overloaded("password_hashing", retry_after=1.0)
         self._jobs += 1
