@@ -57,11 +57,10 @@ class Verdict:
 
 
 class Hasher:
-    """Hashes and verifies passwords on `threads` low-priority threads with at most `queue` jobs waiting, half of
-    them for new passwords.
+    """Hashes and verifies passwords on `threads` low-priority threads with at most `queue` jobs waiting.
 
-    `took` is told the seconds each hash was computed for, from its thread. `pepper` is a key that the hashes depend on
-    and the database does not hold; None for hashes that stand alone.
+    At most half of them wait for new passwords. `took` is told the seconds each hash was computed for, from its thread.
+    `pepper` is a key that the hashes depend on and the database does not hold; None for hashes that stand alone.
 
     An async context manager; leaving it waits for the hashes in progress.
     """
@@ -106,8 +105,8 @@ class Hasher:
         """Return a new hash in PHC string format.
 
         Raises:
-            Overloaded: the queue is half full: the rest is for those who log in, whom the throttle counts. Strangers who
-                register are not counted, and must not keep everybody else out.
+            Overloaded: the queue is half full. The rest is for those who log in, whom the throttle counts; strangers
+                who register are not counted, and must not keep everybody else out.
 
         """
         with span("argon2id hash"):
