@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _KEY_MARGIN = timedelta(minutes=2)
 """How long a retired key verifies beyond the life of a token: a replica may hear of it a minute late, and clocks may
 differ by another."""
+_DEVICES = 10
+"""How many devices' free attempts an account has in all."""
 _PRODUCT = "gatelodge"
 _OTHER_FILES = 200
 """Open files that are no callers' connections: the database's, the ops port's, gRPC's own."""
@@ -139,6 +141,8 @@ def throttle_terms(settings: Auth) -> ThrottleTerms:
             Scope.ACCOUNT: throttle.account_free_attempts,
             Scope.SOURCE: throttle.source_free_attempts,
             Scope.DEVICE: throttle.device_free_attempts,
+            # More than one device spends in the long run, so that one alone does not shut the others out.
+            Scope.DEVICES: throttle.device_free_attempts * _DEVICES,
         },
         decay=throttle.decay_seconds,
         base_delay=throttle.base_delay_seconds,

@@ -287,6 +287,25 @@ async def test_a_session_ends_when_it_is_not_used_for_a_week(client: Client, clo
     await client.refresh(kept.refresh_token)
 
 
+async def test_an_access_token_does_not_outlive_a_session_that_lies_idle(
+    url: str, settings_for: SettingsFor, clock: Clock
+) -> None:
+    settings = settings_for(url, AUTH__SESSION_IDLE_DAYS=str(5 / 1440), AUTH__ACCESS_TOKEN_TTL_SECONDS="900")
+    async with running(settings, clock=clock) as app, Client(app.address, url) as client:
+        ada = await client.user()
+        clock.pass_(minutes=4)
+        refreshed = await client.refresh(ada.refresh_token)
+        for token in (ada.token, refreshed.access_token):
+            claims = jwt.decode(token, options={"verify_signature": False})
+            assert 290 <= claims["exp"] - claims["iat"] <= 300
+        clock.pass_(minutes=5.1)
+        # What ends sessions passes over those that have ended by themselves, so their tokens must have, too.
+        late = Login(ada.user_id, refreshed.access_token)
+        assert (await failure(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=late.metadata))).reason == (
+            "CREDENTIALS_INVALID"
+        )
+
+
 async def test_a_session_ends_after_thirty_days_however_much_it_is_used(client: Client, clock: Clock) -> None:
     ada = await client.user()
     token = ada.refresh_token

@@ -106,7 +106,12 @@ def actions(client: Client, user: Login) -> dict[str, Callable[[Login], Any]]:
     address = users_pb2.User(email="taken.over@example.com")
     update = users_pb2.UpdateUserRequest(user_id=user.user_id, user=address, update_mask=mask)
     session = sessions_pb2.RevokeSessionRequest(user_id=user.user_id, session_id=user.session_id)
+    grant = roles_pb2.GrantRoleRequest(user_id=user.user_id, role="reader")
+    take = roles_pb2.RevokeRoleRequest(user_id=user.user_id, role="reader")
     calls: dict[str, Callable[[Login], Any]] = {
+        # Either ends the user's access tokens: in a loop they would keep an administrator from doing anything.
+        "GrantRole": lambda by: client.roles.GrantRole(grant, metadata=by.metadata),
+        "RevokeRole": lambda by: client.roles.RevokeRole(take, metadata=by.metadata),
         "RevokeSession": lambda by: client.sessions.RevokeSession(session, metadata=by.metadata),
         "UpdateUser": lambda by: client.users.UpdateUser(update, metadata=by.metadata),
     }

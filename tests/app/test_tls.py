@@ -195,6 +195,8 @@ async def test_a_certificate_that_the_settings_do_not_name_is_nobody(
             (authority.issue(dns=("dns.corp",)), grpc.StatusCode.PERMISSION_DENIED),
             (authority.issue("robot", dns=("other.corp",)), grpc.StatusCode.UNAUTHENTICATED),
             (authority.issue("stranger"), grpc.StatusCode.UNAUTHENTICATED),
+            # A URI is vouched for as a URI or not at all: authorities may check common names less.
+            (authority.issue(URI), grpc.StatusCode.UNAUTHENTICATED),
         ):
             async with channel(server.address, authority, pair) as opened:
                 users: users_pb2_grpc.UserServiceAsyncStub = users_pb2_grpc.UserServiceStub(opened)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from service.events.journal import Journal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from service.auth.key_store import Keys
     from service.db import Connection
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -221,6 +223,23 @@ async def test_the_ring_learns_a_key_it_has_not_heard_of_and_asks_once_a_second(
     assert await ring.learn("../../etc/passwd") is None
     assert await ring.learn(fresh.kid) is not None
     assert len(world.reads) == 2
+
+
+async def test_forged_key_ids_do_not_queue_up_behind_a_database_that_does_not_answer(world: World) -> None:
+    await world.rotation.begin()
+    keys = await world.store.load()
+    assert keys.active is not None
+    asked: list[float] = []
+
+    async def silent() -> Keys:
+        asked.append(time.monotonic())
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    ring = KeyRing(keys.active, keys.verifying, load=silent)
+    async with asyncio.timeout(2):
+        assert await asyncio.gather(*(ring.learn("A" * 42 + chr(ord("a") + n)) for n in range(20))) == [None] * 20
+    assert len(asked) == 1
 
 
 async def test_nothing_secret_is_in_the_database_in_clear(world: World, conn: Connection) -> None:

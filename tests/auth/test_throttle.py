@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 ADA, BOB = "ada@example.com", "bob@example.com"
 HERE, THERE = "198.51.100.7", "203.0.113.5"
-TERMS = Terms({Scope.ACCOUNT: 10, Scope.SOURCE: 100, Scope.DEVICE: 10}, decay=600, base_delay=1, max_delay=900)
+FREE = {Scope.ACCOUNT: 10, Scope.SOURCE: 100, Scope.DEVICE: 10, Scope.DEVICES: 100}
+TERMS = Terms(FREE, decay=600, base_delay=1, max_delay=900)
 DEVICE = KnownDevice(b"d" * 16, b"b" * 32)
 
 
@@ -128,6 +129,23 @@ async def test_a_known_device_counts_apart_in_both_directions(bench: Bench) -> N
     assert await bench.guess(device=DEVICE) == 1
     assert bench.refused[-1] == "device"
     assert await bench.guess(BOB) == 0
+
+
+async def test_many_devices_of_one_account_are_limited_together(bench: Bench) -> None:
+    devices = [KnownDevice(bytes(16), bytes([number]) * 32) for number in range(1, 51)]
+    waits = [await bench.guess(device=device) for device in devices for _ in range(3)]
+    assert waits.count(0) == 100
+    assert set(bench.refused) == {"devices"}
+    assert await bench.guess(BOB, device=DEVICE) == 0
+    assert await bench.guess() == 0
+
+
+async def test_one_device_alone_does_not_shut_the_others_out(bench: Bench) -> None:
+    end = bench.now + timedelta(days=2)
+    while bench.now < end:
+        bench.wait(await bench.guess(device=DEVICE))
+    assert set(bench.refused) == {"device"}
+    assert await bench.guess(device=KnownDevice(bytes(16), bytes(32))) == 0
 
 
 async def test_a_right_password_gives_back_its_own_attempt_and_no_other(bench: Bench, conn: Connection) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import Type, hash_secret_raw
 
 from service.auth.passwords import Password
 from service.errors import Overloaded
@@ -33,6 +34,8 @@ _DEAREST = 16
 _USUAL_COST = 19456 * 2
 """KiB times passes of OWASP's parameters."""
 _NICENESS = 19
+_SALT = bytes(16)
+"""Of hashes that are computed for their time alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,8 @@ class Verdict:
 class Hasher:
     """Hashes and verifies passwords on `threads` low-priority threads with at most `queue` jobs waiting.
 
-    `took` is told the seconds each hash was computed for, from its thread. `pepper` is a key that the hashes depend on
-    and the database does not hold; None for hashes that stand alone.
+    At most half of them wait for new passwords. `took` is told the seconds each hash was computed for, from its thread.
+    `pepper` is a key that the hashes depend on and the database does not hold; None for hashes that stand alone.
 
     An async context manager; leaving it waits for the hashes in progress.
     """
@@ -72,7 +75,9 @@ class Hasher:
         took: Callable[[float], None],
     ) -> None:
         self._argon2 = PasswordHasher(parameters.time_cost, parameters.memory_kib, parameters.parallelism)
-        self._affordable = _DEAREST * max(parameters.memory_kib * parameters.time_cost, _USUAL_COST)
+        self._parameters = parameters
+        self._cost = parameters.memory_kib * parameters.time_cost
+        self._affordable = _DEAREST * max(self._cost, _USUAL_COST)
         self._pepper = pepper
         self._took = took
         self._queue = queue
@@ -85,7 +90,7 @@ class Hasher:
     async def __aenter__(self) -> Self:
         """Compute the hash that unknown users are verified against: a real one, of a password nobody has."""
         try:
-            self._dummy = await self._run(lambda: self._encode(Password.parse(os.urandom(32).hex())))
+            self._dummy = await self._run(lambda: self._encode(Password.parse(os.urandom(32).hex())), queue=self._queue)
         except BaseException:
             self._pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -100,24 +105,26 @@ class Hasher:
         """Return a new hash in PHC string format.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is half full. The rest is for those who log in, whom the throttle counts; strangers
+                who register are not counted, and must not keep everybody else out.
 
         """
         with span("argon2id hash"):
-            return await self._run(lambda: self._encode(password))
+            return await self._run(lambda: self._encode(password), queue=(self._queue + 1) // 2)
 
     async def verify(self, password: Password, stored: str | None) -> Verdict:
-        """Compare a password with a stored hash. Without one, or with one of another cost, a hash of today's is spent.
+        """Compare a password with a stored hash. Without one, the time of today's hash is spent all the same.
 
-        So a guess at an unknown account never takes less time than one at a known account, and no more than the stored
-        hash's own, if that is an old one.
+        What a cheaper hash of old lacks of that is spent after it, so that a wrong guess takes as long whether the
+        account is unknown, new, or has not been logged in to since parameters or pepper changed. Only a hash that was
+        dearer than today's is told by its time.
 
         Raises:
             Overloaded: the queue is full.
 
         """
         with span("argon2id verify"):
-            return await self._run(lambda: self._verdict(password, stored))
+            return await self._run(lambda: self._verdict(password, stored), queue=self._queue)
 
     def stats(self) -> HashQueue:
         """Return what the metrics page shows; safe from any thread."""
@@ -125,8 +132,8 @@ class Hasher:
         active = min(jobs, self._threads)
         return HashQueue(active=active, queued=jobs - active, limit=self._queue, refused=self._refused)
 
-    async def _run(self, work: Callable[[], Result]) -> Result:
-        if self._jobs >= self._threads + self._queue:
+    async def _run(self, work: Callable[[], Result], *, queue: int) -> Result:
+        if self._jobs >= self._threads + queue:
             self._refused += 1
             raise Overloaded("password_hashing", retry_after=1.0)
         self._jobs += 1
@@ -155,8 +162,29 @@ class Hasher:
         matches = stored is not None and self._matches(password, stored)
         outdated = stored is None or self._outdated(stored)
         if outdated and not matches:
-            self._matches(password, self._dummy)
+            self._make_up(password, stored)
         return Verdict(matches, outdated=matches and outdated)
+
+    def _make_up(self, password: Password, stored: str | None) -> None:
+        """Spend what comparing with `stored` lacked of today's cost."""
+        missing = self._cost - (0 if stored is None else self._spent(stored))
+        if missing == self._cost:
+            self._matches(password, self._dummy)
+        elif missing > 0:
+            passes, lanes = self._parameters.time_cost, self._parameters.parallelism
+            memory = max(8 * lanes, missing // passes)
+            hash_secret_raw(password.reveal(), _SALT, passes, memory, lanes, len(_SALT), Type.ID)
+
+    def _spent(self, stored: str) -> int:
+        """Return what comparing with a stored hash costs, KiB times passes; 0 where it is not computed."""
+        encoded = stored.removeprefix(_PEPPERED)
+        if encoded != stored and self._pepper is None:
+            return 0
+        try:
+            found = extract_parameters(encoded)
+            return found.memory_cost * found.time_cost if self._can_afford(encoded) else 0
+        except InvalidHashError:
+            return 0
 
     def _matches(self, password: Password, stored: str) -> bool:
         encoded = stored.removeprefix(_PEPPERED)

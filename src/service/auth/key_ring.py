@@ -103,10 +103,13 @@ class KeyRing:
         if self._load is not None and kid not in self._verifying and _KID.fullmatch(kid):
             async with self._learning:
                 if kid not in self._verifying and self._monotonic() >= self._learn_from:
-                    self._learn_from = self._monotonic() + _LEARN_EVERY
-                    with suppress(DomainError, TimeoutError):
-                        async with asyncio.timeout(_LEARN_WITHIN):
-                            await self.reload()
+                    try:
+                        with suppress(DomainError, TimeoutError):
+                            async with asyncio.timeout(_LEARN_WITHIN):
+                                await self.reload()
+                    finally:
+                        # From the end, or those who waited for a slow answer would each wait for another one.
+                        self._learn_from = self._monotonic() + _LEARN_EVERY
         return self._verifying.get(kid)
 
     def _take(self, keys: Keys) -> None:

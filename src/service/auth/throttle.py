@@ -1,7 +1,8 @@
 """How often passwords may be guessed: attempts are counted before they are made, once for all replicas.
 
 An attempt from a device that nobody knows counts in two buckets, its account's and its source's; one from a known
-device in that device's alone, so that strangers cannot lock its owner out. A bucket takes `free` attempts at once;
+device in that device's and in that of all known devices of the account, so that strangers cannot lock its owner out,
+and who once knew the password cannot have collected devices without end. A bucket takes `free` attempts at once;
 beyond those each must wait after the last one, twice as long as that had to. Attempts decay, one at a time.
 """
 
@@ -45,6 +46,8 @@ class Scope(Enum):
     ACCOUNT = "account"
     SOURCE = "source"
     DEVICE = "device"
+    DEVICES = "devices"
+    """All known devices of an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Throttle:
             DependencyUnavailable, Overloaded: it could not be counted, so it must not be made.
 
         """
-        buckets = tuple(sorted((self._account(canonical), self._source(source)) if device is None else (_of(device),)))
+        buckets = self._buckets(canonical, source, device)
         now = self._clock()
         try:
             await self._database.apart(lambda conn: self._reserve(conn, buckets, now))
@@ -178,6 +181,11 @@ class Throttle:
             await self._database.apart(work)
         except DomainError as error:
             _log.warning("an attempt was not given back", reason=error.reason)
+
+    def _buckets(self, canonical: str, source: str, device: KnownDevice | None) -> tuple[Bucket, ...]:
+        if device is None:
+            return tuple(sorted((self._account(canonical), self._source(source))))
+        return tuple(sorted((_of(device), self._bucket(Scope.DEVICES, canonical))))
 
     def _account(self, canonical: str) -> Bucket:
         return self._bucket(Scope.ACCOUNT, canonical)

@@ -59,7 +59,7 @@ class Grants:
         """Give a user a role; one that they hold already changes nothing.
 
         Raises:
-            PermissionMissing: `by` lacks a permission of the role.
+            PermissionMissing: `by` lacks a permission of the role, or of the user.
             InvalidFields: the user holds as many roles as one can.
             UserNotFound, RoleNotFound, EtagMismatch: as their names say. Deleted users are given nothing.
 
@@ -69,6 +69,7 @@ class Grants:
             user = present(await hold(conn, user_id, etag))
             role = await LOCK_SHARED.one(conn, name=name.text)
             demand(by, role.permissions, roles=(role.name,))
+            await self._guard.may_act_on(conn, by, user_id)
             if name.text in user.roles:
                 return user
             if len(user.roles) >= _MOST_ROLES:
@@ -81,7 +82,7 @@ class Grants:
         """Take a role from a user; one that they do not hold changes nothing. The role need not be defined.
 
         Raises:
-            PermissionMissing: `by` lacks a permission of the role.
+            PermissionMissing: `by` lacks a permission of the role, or of the user.
             LastAdministrator: nobody else could log in as `admin`.
             UserNotFound, EtagMismatch: as their names say.
 
@@ -91,6 +92,7 @@ class Grants:
             user = present(await hold(conn, user_id, etag))
             role = await FIND.optional(conn, name=name.text)
             demand(by, role.permissions if role else (), roles=(name.text,))
+            await self._guard.may_act_on(conn, by, user_id)
             if name.text not in user.roles:
                 return user
             if name.text == ADMIN:

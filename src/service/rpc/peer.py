@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from service.rpc.interceptors.layer import Context
 
-_NAMES = ("peer_uri", "peer_dns", "x509_common_name")
+_URI = "peer_uri"
+_NAMES = (_URI, "peer_dns", "x509_common_name")
 """gRPC's names for what a verified certificate says, the most telling first."""
 
 _SERVICES = UUID("b501b6f3-32fe-4c36-a0fa-36b10b531058")
@@ -23,13 +24,14 @@ _SERVICES = UUID("b501b6f3-32fe-4c36-a0fa-36b10b531058")
 def identity(context: Context) -> str | None:
     """Return the first URI of the peer's verified certificate, else its first DNS name, else its common name.
 
-    None where the peer showed none.
+    None where the peer showed none. What reads like a URI counts as one only where the certificate says that it is one:
+    an authority that is strict about URIs may let anything pass as a common name.
     """
     found = context.auth_context()
-    for name in _NAMES:
-        for value in found.get(name, ()):
+    for kind in _NAMES:
+        for value in found.get(kind, ()):
             text = bytes(value).decode("utf-8", "replace")
-            if text and text.isprintable():
+            if text and text.isprintable() and (kind == _URI or ":" not in text):
                 return text
     return None
 

@@ -211,7 +211,12 @@ class Argon2(Section):
     hash_threads: int | None = Field(
         default=None, ge=1, le=256, description="Hashes computed at once. None: one per core, shared by the workers."
     )
-    hash_queue: int = Field(default=128, ge=0, le=10_000, description="Hashes waiting before new ones are refused.")
+    hash_queue: int = Field(
+        default=128,
+        ge=0,
+        le=10_000,
+        description="Hashes waiting before more are refused; half of it for new passwords.",
+    )
 
 
 class Throttle(Section):

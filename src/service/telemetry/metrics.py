@@ -84,7 +84,7 @@ class Metrics:
         self._refreshes.labels(outcome).inc()
 
     def attempt_refused(self, scope: str) -> None:
-        """Count an attempt at a password that the throttle refused: for its account, source or device."""
+        """Count an attempt at a password that the throttle refused: for its account, source, device or devices."""
         self._attempts_refused.labels(scope).inc()
 
     def registration(self, outcome: str) -> None:

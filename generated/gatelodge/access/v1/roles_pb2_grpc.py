@@ -128,8 +128,8 @@ class RoleServiceServicer:
 
     def GrantRole(self, request, context):
         """GrantRole gives a user a role. The user's access tokens die within a second; a refresh brings one with the role.
-        Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, ETAG_MISMATCH (the user's); PERMISSION_MISSING for a permission of the role
-        that the caller lacks.
+        Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, ETAG_MISMATCH (the user's); PERMISSION_MISSING for a permission of the role,
+        or one that the user holds already, that the caller lacks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,8 +52,8 @@ class RoleServiceStub:
     """DeleteRole removes a role that nobody holds. Errors: ROLE_NOT_FOUND, ROLE_BUILT_IN, ETAG_MISMATCH; ROLE_IN_USE."""
     GrantRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.GrantRoleRequest, _roles_pb2.GrantRoleResponse]
     """GrantRole gives a user a role. The user's access tokens die within a second; a refresh brings one with the role.
-    Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, ETAG_MISMATCH (the user's); PERMISSION_MISSING for a permission of the role
-    that the caller lacks.
+    Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, ETAG_MISMATCH (the user's); PERMISSION_MISSING for a permission of the role,
+    or one that the user holds already, that the caller lacks.
     """
     RevokeRole: _grpc.UnaryUnaryMultiCallable[_roles_pb2.RevokeRoleRequest, _roles_pb2.RevokeRoleResponse]
     """RevokeRole takes a role from a user, whose access tokens die within a second. Errors: USER_NOT_FOUND, ETAG_MISMATCH
@@ -90,8 +90,8 @@ class RoleServiceAsyncStub(RoleServiceStub):
     """DeleteRole removes a role that nobody holds. Errors: ROLE_NOT_FOUND, ROLE_BUILT_IN, ETAG_MISMATCH; ROLE_IN_USE."""
     GrantRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.GrantRoleRequest, _roles_pb2.GrantRoleResponse]  # type: ignore[assignment]
     """GrantRole gives a user a role. The user's access tokens die within a second; a refresh brings one with the role.
-    Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, ETAG_MISMATCH (the user's); PERMISSION_MISSING for a permission of the role
-    that the caller lacks.
+    Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, ETAG_MISMATCH (the user's); PERMISSION_MISSING for a permission of the role,
+    or one that the user holds already, that the caller lacks.
     """
     RevokeRole: _aio.UnaryUnaryMultiCallable[_roles_pb2.RevokeRoleRequest, _roles_pb2.RevokeRoleResponse]  # type: ignore[assignment]
     """RevokeRole takes a role from a user, whose access tokens die within a second. Errors: USER_NOT_FOUND, ETAG_MISMATCH
@@ -161,8 +161,8 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_roles_pb2.GrantRoleResponse, _abc.Awaitable[_roles_pb2.GrantRoleResponse]]:
         """GrantRole gives a user a role. The user's access tokens die within a second; a refresh brings one with the role.
-        Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, ETAG_MISMATCH (the user's); PERMISSION_MISSING for a permission of the role
-        that the caller lacks.
+        Errors: USER_NOT_FOUND, ROLE_NOT_FOUND, ETAG_MISMATCH (the user's); PERMISSION_MISSING for a permission of the role,
+        or one that the user holds already, that the caller lacks.
         """
 
     @_abc_1.abstractmethod

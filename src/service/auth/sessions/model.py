@@ -66,6 +66,10 @@ class SessionTerms:
     most: int
     """Of one user."""
 
+    def tokens_until(self, last_use_time: datetime, expire_time: datetime) -> datetime:
+        """Return until when access tokens may live: not beyond the end of their session if it is left idle."""
+        return min(expire_time, last_use_time + self.idle)
+
 
 @dataclass(frozen=True, slots=True)
 class Session:

@@ -89,7 +89,11 @@ class Opening:
         if user is None:
             return None
         access = self._issuer.issue(
-            UserId(user_id), session_id=session_id, roles=user.roles, version=user.token_version, until=expire_time
+            UserId(user_id),
+            session_id=session_id,
+            roles=user.roles,
+            version=user.token_version,
+            until=self._terms.tokens_until(now, expire_time),
         )
         return Grant(session_id, expire_time, access, first)
 

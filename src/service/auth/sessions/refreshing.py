@@ -86,7 +86,7 @@ class Refreshing:
             session_id=token.session_id,
             roles=user.roles,
             version=user.token_version,
-            until=session.expire_time,
+            until=self._terms.tokens_until(session.last_use_time, session.expire_time),
         )
         return Grant(token.session_id, session.expire_time, access, successor)
 
@@ -98,9 +98,10 @@ class Refreshing:
         if user is None or session is None or not may_log_in(user) or not self._lives(session, now):
             return _REFUSED
         if session.generation == token.generation and hmac.compare_digest(session.refresh_hash, token.hash):
-            return _Exchanged("success", await self._rotate(conn, token, now, source), user, session)
-        if (successor := self._given_before(session, token, now)) is not None:
-            return _Exchanged("retried", successor, user, session)
+            successor = await self._rotate(conn, token, now, source)
+            return _Exchanged("success", successor, user, session._replace(last_use_time=now))
+        if (given := self._given_before(session, token, now)) is not None:
+            return _Exchanged("retried", given, user, session)
         if token.generation > session.generation:
             # Of a time that the database has lost, as a failover may. Nobody used it before.
             return _REFUSED
