@@ -31,6 +31,7 @@ OPERATOR = (
     "users.disable",
     "users.delete",
     "users.erase",
+    "users.set_password",
     "sessions.revoke",
     "roles.manage",
     "roles.grant",
@@ -106,9 +107,11 @@ def actions(client: Client, user: Login) -> dict[str, Callable[[Login], Any]]:
     address = users_pb2.User(email="taken.over@example.com")
     update = users_pb2.UpdateUserRequest(user_id=user.user_id, user=address, update_mask=mask)
     session = sessions_pb2.RevokeSessionRequest(user_id=user.user_id, session_id=user.session_id)
+    password = users_pb2.SetPasswordRequest(user_id=user.user_id, password="a new one for somebody else")
     calls: dict[str, Callable[[Login], Any]] = {
         "RevokeSession": lambda by: client.sessions.RevokeSession(session, metadata=by.metadata),
         "UpdateUser": lambda by: client.users.UpdateUser(update, metadata=by.metadata),
+        "SetPassword": lambda by: client.users.SetPassword(password, metadata=by.metadata),
     }
     for name in ("DisableUser", "EnableUser", "DeleteUser", "UndeleteUser", "EraseUser"):
         request = getattr(users_pb2, f"{name}Request")(user_id=user.user_id)
@@ -132,7 +135,7 @@ async def test_nobody_acts_on_a_user_who_holds_more_than_they(
 async def state(client: Client, user: Login) -> list[Any]:
     return [
         await client.sql(f"SELECT * FROM {table} WHERE {key} = %s::uuid", user.user_id)
-        for table, key in (("users", "id"), ("sessions", "user_id"))
+        for table, key in (("users", "id"), ("sessions", "user_id"), ("passwords", "user_id"))
     ]
 
 
