@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 KUBERNETES = "1.37"
-KUSTOMIZATIONS = ("base", "overlays/production")
+KUSTOMIZATIONS = ("base", "overlays/production", "overlays/production-tls")
 OPERATORS_KINDS = {"ServiceMonitor", "PrometheusRule"}
 COMPOSE = HERE / "compose" / "compose.yaml"
 DASHBOARD = HERE / "grafana" / "dashboards" / "gatelodge.json"
