@@ -251,7 +251,11 @@ async def test_a_bearer_token_counts_more_than_the_certificate(url: str, tmp_pat
 async def test_the_health_command_finds_the_server_of_its_settings(
     url: str, tmp_path: Path, authority: Authority
 ) -> None:
-    for environ in (tls(url, tmp_path, authority.issue(dns=("localhost",))), mutual(url, tmp_path, authority)):
+    plain = tls(url, tmp_path, authority.issue(dns=("localhost",)))
+    socket_ = {**mutual(url, tmp_path, authority), "APP_SERVER__UNIX_SOCKET": str(tmp_path / "it.sock")}
+    async with serving(socket_):
+        assert (await gatelodge("health", environ=socket_))[0] == 0
+    for environ in (plain, mutual(url, tmp_path, authority)):
         async with serving(environ) as server:
             port = server.address.rpartition(":")[2]
             found = await gatelodge("health", environ={**environ, "APP_SERVER__PORT": port})
