@@ -102,6 +102,23 @@ async def test_health_asks_a_running_server(app: App) -> None:
     assert (status, out.strip().split()[-1]) == (1, "UNAVAILABLE")
 
 
+async def test_health_asks_no_store_of_secrets_and_reads_none(app: App, tmp_path: Path) -> None:
+    """It is run every few seconds: a store that is away must not make a service that serves look ill."""
+    environ = {
+        "APP_ENV": "production",
+        "APP_DATABASE__URL": "vault:kv/team/gatelodge#url",
+        "APP_AUTH__MASTER_SECRET": f"file:{tmp_path}/gone",
+        "APP_SERVER__INSECURE": "true",
+        "APP_SERVER__HOST": "127.0.0.1",
+        "APP_SERVER__PORT": app.address.rpartition(":")[2],
+    }
+    assert (await gatelodge("health", environ=environ))[0] == 0
+    status, _, err = await gatelodge("health", environ=environ | {"APP_SERVER__PORT": "many"})
+    assert (status, "server.port" in err) == (2, True)
+    status, _, err = await gatelodge("serve", environ=environ)
+    assert (status, "vault" in err, "file" in err) == (2, True, True), "or the settings would show nothing"
+
+
 async def test_the_first_administrator_is_made_beside_the_running_server(
     client: Client, url: str, tmp_path: Path
 ) -> None:
