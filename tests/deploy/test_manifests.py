@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from service.settings import load
 from service.settings.keys import RESERVED, settable, variables
@@ -76,6 +77,16 @@ def test_the_settings_in_the_compose_file_start_a_production(compose: dict[str, 
     assert set(environ) <= set(variables()) | RESERVED
     assert _settings(environ, tmp_path).production
     assert set(service["secrets"]) <= {key.file for key in settable()}
+
+
+def test_compose_with_tls_speaks_no_plaintext(compose: dict[str, Any], check: ModuleType, tmp_path: Path) -> None:
+    more = yaml.safe_load(check.COMPOSE_TLS.read_text())["services"]
+    assert more.keys() == {"gatelodge"} <= compose["services"].keys()
+    environ = compose["services"]["gatelodge"]["environment"] | more["gatelodge"]["environment"]
+    server = _settings(environ | {"APP_AUTH__REGISTRATION": "closed"}, tmp_path).server
+    (at,) = [mount.split(":")[1] for mount in more["gatelodge"]["volumes"]]
+    assert (server.insecure, server.tls.cert_file, server.tls.key_file) == (False, f"{at}/tls.crt", f"{at}/tls.key")
+    assert not at.startswith(environ["APP_SECRETS_DIR"]), "there every file is a setting"
 
 
 def test_the_drain_fits_into_the_time_that_is_given(manifests: Manifests, compose: dict[str, Any]) -> None:
