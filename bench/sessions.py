@@ -1,13 +1,15 @@
 """What tokens cost and how soon they die: verification, refreshes, and the lag of revocations under load.
 
-Usage: ``make bench-sessions``. Each number stands beside a floor measured in the same run: a bare signature check for a
-fresh token, a look-up in a dict for a repeated one. The lag is from the answer of a Logout at one process to the first
-refusal by another, while that one serves 500 calls a second.
+Usage: ``make bench-sessions``. Each number stands beside a floor measured in the same loop: for a fresh token what
+nobody can leave out, `cryptography`'s check of the signature and `json`'s reading of header and payload; for a repeated
+one a look-up in a dict. The lag is from the answer of a Logout at one process to the first refusal by another, while
+that one is called 500 times a second. A machine that does not get so far is told of: only answered calls count.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 import tempfile
@@ -21,6 +23,7 @@ import grpc
 import grpc.aio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from uuid_utils.compat import uuid7
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -41,12 +44,18 @@ from service.db.embedded import EmbeddedPostgres
 from service.users.model import UserId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 CALLS_A_SECOND = 500
+ENOUGH = 0.95
+"""Of the calls a second."""
+MOST_OF_FLOOR = 1.5
+"""What a fresh token may cost, of its floor."""
+MOST_OF_FRESH = 0.1
+"""What a repeated token may cost, of a fresh one."""
 LOGOUTS = 60
 REFRESHES = 400
-MOST_PENDING = 50
+MOST_PENDING = 100
 ROUNDS = 10
 TOKENS = 200
 REPEATS = 10_000
@@ -78,21 +87,26 @@ def verification() -> dict[str, dict[str, float]]:
     ]
     verify = TokenVerifier(terms=terms, keys=ring, clock=system_clock)
     nothing = TokenVerifier(terms=terms, keys=ring, clock=system_clock, remember=0)
-    fresh, known, token = iter(tokens * ROUNDS), dict.fromkeys(tokens, 1), tokens[0]
+    fresh, bare, known, token = iter(tokens * ROUNDS), iter(tokens * ROUNDS), dict.fromkeys(tokens, 1), tokens[0]
     # As it comes from the wire: a text that was never hashed before.
     texts = iter([bytes(token, "ascii").decode() for _ in range(REPEATS * ROUNDS * 2)])
 
-    message, private = b"x" * 500, ec.generate_private_key(ec.SECP256R1())
-    signature = private.sign(message, ec.ECDSA(hashes.SHA256()))
-    checking = private.public_key()
+    public = key.public.key
+    assert isinstance(public, ec.EllipticCurvePublicKey)
     return {
-        "fresh token": beside(
-            lambda: nothing(next(fresh)),
-            lambda: checking.verify(signature, message, ec.ECDSA(hashes.SHA256())),
-            TOKENS,
-        ),
+        "fresh token": beside(lambda: nothing(next(fresh)), lambda: least(next(bare), public), TOKENS),
         "repeated token": beside(lambda: verify(next(texts)), lambda: known[next(texts)], REPEATS),
     }
+
+
+def least(token: str, key: ec.EllipticCurvePublicKey) -> tuple[object, object]:
+    """Do what every reader of an ES256 token must, and judge nothing of what it says."""
+    signed, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    halves = (int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+    key.verify(encode_dss_signature(*halves), signed.encode(), ec.ECDSA(hashes.SHA256()))
+    header, payload = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in signed.split("."))
+    return header, payload
 
 
 async def refreshes(client: Client, users: list[Login]) -> float:
@@ -113,7 +127,7 @@ class Load:
     def __init__(self, client: Client, who: Login) -> None:
         self._client, self._who = client, who
         self._pending: set[asyncio.Task[Any]] = set()
-        self.calls = 0
+        self.answered = 0
 
     async def run(self) -> None:
         """Call until cancelled."""
@@ -131,8 +145,12 @@ class Load:
     def _call(self) -> None:
         task = asyncio.ensure_future(information(self._client, self._who))
         self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
-        self.calls += 1
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[grpc.StatusCode]) -> None:
+        self._pending.discard(task)
+        if not task.cancelled() and task.result() is grpc.StatusCode.OK:
+            self.answered += 1
 
 
 async def information(client: Client, who: Login) -> grpc.StatusCode:
@@ -157,7 +175,7 @@ async def lags(here: Client, there: Client, who: Login) -> tuple[list[float], fl
             took.append(time.perf_counter() - ended)
     finally:
         running.cancel()
-    return sorted(took), load.calls / (time.perf_counter() - start)
+    return sorted(took), load.answered / (time.perf_counter() - start)
 
 
 async def main() -> int:
@@ -178,7 +196,13 @@ async def main() -> int:
         rate = await refreshes(here, users)
         took, calls = await lags(here, there, users[0])
     p50, p99 = (took[int(len(took) * share)] * 1000 for share in (0.5, 0.99))
-    lag = {"p50_ms": round(p50, 1), "p99_ms": round(p99, 1), "tries": len(took), "calls_per_second": round(calls)}
+    lag = {
+        "p50_ms": round(p50, 1),
+        "p99_ms": round(p99, 1),
+        "tries": len(took),
+        "calls_per_second": round(calls),
+        "calls_per_second_wanted": CALLS_A_SECOND,
+    }
 
     print(f"{'verification':<18}{'us':>10}{'floor us':>12}{'ratio':>8}")
     for name, row in verified.items():
@@ -188,7 +212,23 @@ async def main() -> int:
     results = {"verification": verified, "refreshes_per_second": round(rate), "revocation_lag": lag}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print(f"written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS.name}")
-    return 0 if p99 < 1000 and verified["fresh token"]["ratio"] < 2 else 1
+    faults = list(missed(verified, p99, calls))
+    for fault in faults:
+        print(f"not shown: {fault}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def missed(verified: dict[str, dict[str, float]], p99: float, calls: float) -> Iterator[str]:
+    """Yield what the numbers do not show of what they should."""
+    fresh, repeated = verified["fresh token"], verified["repeated token"]
+    if fresh["ratio"] > MOST_OF_FLOOR:
+        yield f"a fresh token costs more than {MOST_OF_FLOOR} times its floor"
+    if repeated["us"] > fresh["us"] * MOST_OF_FRESH:
+        yield f"a repeated token costs more than {MOST_OF_FRESH} of a fresh one"
+    if p99 >= 1000:
+        yield "revocations are known within a second"
+    if calls < CALLS_A_SECOND * ENOUGH:
+        yield f"{CALLS_A_SECOND} calls a second: this machine answered {calls:.0f} meanwhile"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 - the kustomizations of deploy/kubernetes, rendered by kubectl's own kustomize, against Kubernetes' schemas, strictly,
   and the Prometheus operator's for its kinds
-- deploy/compose/compose.yaml against the Compose Specification
+- deploy/compose/compose.yaml and tls.yaml against the Compose Specification
 - the dashboard: panels apart from each other, every query PromQL
 - the alerts: each with a runbook that exists, a test that shows it firing and one that shows it quiet
 """
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 KUBERNETES = "1.37"
-KUSTOMIZATIONS = ("base", "overlays/production")
+KUSTOMIZATIONS = ("base", "overlays/production", "overlays/production-tls")
 OPERATORS_KINDS = {"ServiceMonitor", "PrometheusRule"}
 COMPOSE = HERE / "compose" / "compose.yaml"
+COMPOSE_TLS = HERE / "compose" / "tls.yaml"
 DASHBOARD = HERE / "grafana" / "dashboards" / "gatelodge.json"
 RULES = HERE / "prometheus" / "rules" / "gatelodge.yml"
 RULE_TESTS = HERE / "prometheus" / "tests"
@@ -150,6 +151,7 @@ def main() -> int:
         chain(
             kubernetes_faults(),
             compose_faults(COMPOSE.read_text(encoding="utf-8")),
+            compose_faults(COMPOSE_TLS.read_text(encoding="utf-8")),
             dashboard_faults(dashboard),
             alert_faults(),
         )

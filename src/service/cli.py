@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from service import cli_keys
 from service.build import this_build
 from service.errors import CannotRun, DependencyUnavailable, DomainError, InvalidArgument
-from service.settings import Settings, SettingsError, load, quiet_grpc, redacted
+from service.settings import Settings, SettingsError, load, load_server, quiet_grpc, redacted
 from service.telemetry.exceptions import describe, render_exception
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _health(options: argparse.Namespace) -> int:
 
     target, tls = options.address, None
     if target is None:
-        target, tls = local_target(load().server)
+        target, tls = local_target(load_server())
     if options.tls is False:
         tls = None
     elif options.tls or options.ca_file:

@@ -39,12 +39,12 @@ DETAILS = (
 
 
 class Client:
-    """All stubs on one channel."""
+    """All stubs on one channel, in the clear unless given."""
 
-    def __init__(self, address: str, database_url: str) -> None:
+    def __init__(self, address: str, database_url: str, channel: grpc.aio.Channel | None = None) -> None:
         self.address = address
         self.database_url = database_url
-        self.channel = grpc.aio.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
+        self.channel = channel or grpc.aio.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
         self.auth: auth_pb2_grpc.AuthServiceAsyncStub = auth_pb2_grpc.AuthServiceStub(self.channel)
         self.sessions: sessions_pb2_grpc.SessionServiceAsyncStub = sessions_pb2_grpc.SessionServiceStub(self.channel)
         self.tokens: tokens_pb2_grpc.TokenServiceAsyncStub = tokens_pb2_grpc.TokenServiceStub(self.channel)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import uuid
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from gatelodge.auth.v1 import auth_pb2, keys_pb2, sessions_pb2
+from gatelodge.access.v1 import roles_pb2
+from gatelodge.auth.v1 import auth_pb2, keys_pb2, revocations_pb2, sessions_pb2, tokens_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf import empty_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -21,7 +23,7 @@ from tests.app.test_bad_input import raw_field
 from tests.rpc import raw
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
     from pathlib import Path
 
 MARK = "canary"
@@ -64,11 +66,16 @@ async def test_no_secret_reaches_a_log_a_span_a_metric_or_an_error(url: str, tmp
         errors = Errors()
         async with serving(environ) as server, Client(server.address, url) as client:
             tokens = await down_every_path(client, errors)
+            events, answers = await kept(client)
             await asyncio.sleep(0.5)
             server.process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(server.process.wait(), 15) == 0
         check_that_there_was_something_to_find(server, collector, errors)
         assert leaks(server, collector, errors, (MARK, *tokens)) == []
+        assert {"user.password_set", "session.revoked", "role.created"} <= {kind for kind, _ in events}
+        assert found([text for _, text in events], (MARK, *tokens)) == []
+        assert len(answers) >= 2
+        assert found(answers, (PASSWORD, TOKEN, *tokens)) == []
 
 
 async def down_every_path(client: Client, errors: Errors) -> list[str]:
@@ -93,6 +100,8 @@ async def down_every_path(client: Client, errors: Errors) -> list[str]:
     keys = (("x-api-key", MARK), ("cookie", MARK), ("x-request-id", f"{MARK} {MARK}"))
     await errors.of(client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=keys))
     await signing_keys(client, errors, root)
+    secrets += await tokens_looked_at(client, errors, root)
+    await roles_and_sessions(client, errors, root)
     await raw_bytes(client, errors)
     await broken_metadata(client.address)
     refresh_tokens = await refreshes(client, errors)
@@ -127,6 +136,77 @@ async def signing_keys(client: Client, errors: Errors, root: Login) -> None:
     await errors.of(client.keys.ActivateSigningKey(activate, metadata=root.metadata))
     remove = keys_pb2.RetireSigningKeyRequest(key_id=MARK)
     await errors.of(client.keys.RetireSigningKey(remove, metadata=root.metadata))
+
+
+async def tokens_looked_at(client: Client, errors: Errors, root: Login) -> tuple[str, ...]:
+    """Introspect and revoke tokens of every kind, one at a time and together, and what is none; watch them die."""
+    by = root.metadata
+    first, second = [await client.auth.Login(auth_pb2.LoginRequest(email=EMAIL, password=PASSWORD)) for _ in range(2)]
+    good = [first.access_token, first.refresh_token, second.access_token, second.refresh_token]
+    bad = [
+        TOKEN,
+        f"glr_{MARK}",
+        f"{first.access_token}{MARK}",
+        f"{first.refresh_token}{MARK}",
+        MARK * 2000,
+        f"{MARK}\0",
+    ]
+    watch: Any = client.revocations.WatchRevocations(revocations_pb2.WatchRevocationsRequest(), metadata=by)
+    resumed: Any = client.revocations.WatchRevocations(
+        revocations_pb2.WatchRevocationsRequest(cursor=f"{MARK}{root.token[:200]}"), metadata=by
+    )
+    await errors.of(resumed.read())
+    for token in (*good, *bad):
+        await errors.of(client.tokens.IntrospectToken(tokens_pb2.IntrospectTokenRequest(token=token), metadata=by))
+        await errors.of(client.tokens.IntrospectToken(tokens_pb2.IntrospectTokenRequest(token=token)))
+    for tokens in (good + bad[:4], good + bad, bad * 20):
+        batch = tokens_pb2.BatchIntrospectTokensRequest(tokens=tokens)
+        await errors.of(client.tokens.BatchIntrospectTokens(batch, metadata=by))
+    for token in (*bad, first.access_token, second.refresh_token):
+        for request_id in (str(uuid.uuid4()), f"{MARK} no id"):
+            request = tokens_pb2.RevokeTokenRequest(token=token, request_id=request_id)
+            await errors.of(client.tokens.RevokeToken(request, metadata=by))
+    async with asyncio.timeout(5):
+        seen = 0
+        while seen < 2:
+            seen += len((await watch.read()).revocations)
+    watch.cancel()
+    refresh = [token[52:] for token in (first.refresh_token, second.refresh_token)]
+    return (
+        *(login.access_token.split(".")[2] for login in (first, second)),
+        *(part for secret in refresh for part in (secret[:20], secret[-20:])),
+        first.device_token,
+        second.device_token,
+    )
+
+
+async def roles_and_sessions(client: Client, errors: Errors, root: Login) -> None:
+    """Make, grant and end what takes texts of callers."""
+    by = root.metadata
+    for name in ("keeper", f"{MARK} no name"):
+        role = roles_pb2.Role(name=name, permissions=["users.read"], description=f"{MARK} {TOKEN}")
+        await errors.of(client.roles.CreateRole(roles_pb2.CreateRoleRequest(role=role), metadata=by))
+    for request in (
+        roles_pb2.GrantRoleRequest(user_id=root.user_id, role=f"{MARK}-unknown"),
+        roles_pb2.GrantRoleRequest(user_id=MARK, role="keeper"),
+    ):
+        await errors.of(client.roles.GrantRole(request, metadata=by))
+    revoke = sessions_pb2.RevokeSessionRequest(user_id=root.user_id, session_id=MARK)
+    await errors.of(client.sessions.RevokeSession(revoke, metadata=by))
+    await errors.of(client.users.ExplainLogin(users_pb2.ExplainLoginRequest(email=EMAIL), metadata=by))
+    third, request_id = f"{MARK}.third@example.com", str(uuid.uuid4())
+    await client.register(third, WRONG)
+    user_id = (await client.login(third, WRONG)).user_id
+    for password in (PASSWORD, f"{MARK}-of-another-request"):
+        repeated = users_pb2.SetPasswordRequest(user_id=user_id, password=password, request_id=request_id)
+        await errors.of(client.users.SetPassword(repeated, metadata=by))
+
+
+async def kept(client: Client) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the record, each event with its type, and the stored answers, which may hold addresses."""
+    events = await client.sql("SELECT type, events::text FROM events")
+    answers = await client.sql("SELECT encode(response, 'escape') FROM idempotency_keys")
+    return [(kind, text) for kind, text in events], [text for (text,) in answers]
 
 
 async def through_the_life_of_a_password(client: Client, errors: Errors, root: Login) -> tuple[str, ...]:
@@ -192,6 +272,16 @@ def check_that_there_was_something_to_find(server: Serving, collector: Collector
     assert [line for line in server.lines if line["level"] == "error" and "CheckViolation" in str(line)]
     names = {span.name for span in collector.spans}
     assert {"auth.find_candidate", "users.insert", "argon2id hash", "argon2id verify"} <= names
+    for method in (
+        "Login",
+        "SetPassword",
+        "IntrospectToken",
+        "BatchIntrospectTokens",
+        "RevokeToken",
+        "WatchRevocations",
+    ):
+        lines = [line for line in server.lines if line["event"] == "call" and line["rpc_method"].endswith(f"/{method}")]
+        assert len({line["code"] for line in lines}) > 1, f"{method} only failed or only succeeded"
     assert any("AuthService/Login" in name for name in names)
     assert "gatelodge_logins" in str(collector.metrics)
     assert len(errors.told) > 10
@@ -200,8 +290,13 @@ def check_that_there_was_something_to_find(server: Serving, collector: Collector
 def leaks(server: Serving, collector: Collector, errors: Errors, secrets: tuple[str, ...]) -> list[str]:
     """Return what stands around each secret found."""
     seen = [str(server.lines), *map(str, collector.traces), *map(str, collector.metrics), *errors.told]
-    found = [(text, text.find(secret)) for text in seen for secret in secrets]
-    return [text[max(0, at - 200) : at + 80] for text, at in found if at >= 0]
+    return found(seen, secrets)
+
+
+def found(texts: Sequence[str], secrets: tuple[str, ...]) -> list[str]:
+    """Return what stands around each secret in the texts."""
+    places = [(text, text.find(secret)) for text in texts for secret in secrets]
+    return [text[max(0, at - 200) : at + 80] for text, at in places if at >= 0]
 
 
 async def test_the_canary_sings_wherever_a_secret_is_let_out() -> None:

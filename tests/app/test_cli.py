@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from gatelodge.users.v1 import users_pb2
 from tests.app.client import PASSWORD, Client
 from tests.app.conftest import MASTER_SECRET, environment
-from tests.app.process import gatelodge, serving
+from tests.app.process import GATELODGE, gatelodge, serving
 
 from service.app import running
 
@@ -51,6 +53,37 @@ async def test_migrate_applies_reports_and_then_finds_nothing_to_do(empty_url: s
     assert (await gatelodge("migrate", "--status", environ=environ))[0] == 0
 
 
+async def test_of_two_migrates_at_once_one_applies_and_the_other_finds_nothing_to_do(
+    empty_url: str, tmp_path: Path
+) -> None:
+    environ = environment(empty_url, tmp_path)
+    runs = await asyncio.gather(*(gatelodge("migrate", environ=environ) for _ in range(2)))
+    assert [status for status, _, _ in runs] == [0, 0], runs
+    applied = sorted(out.count("applied 0") for _, out, _ in runs)
+    assert applied[0] == 0
+    assert applied[1] == int(runs[0][1].split()[-3]) > 0
+
+
+async def test_a_migrate_that_is_killed_half_way_leaves_nothing_half_done(empty_url: str, tmp_path: Path) -> None:
+    environ = environment(empty_url, tmp_path)
+    async with await psycopg.AsyncConnection.connect(empty_url) as blocker:
+        # The second migration waits for the name of its table, which this transaction has taken.
+        await blocker.execute("CREATE TABLE signing_keys ()")
+        process = await asyncio.create_subprocess_exec(
+            GATELODGE, "migrate", env={"PATH": "/usr/bin:/bin", **environ}, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        assert (await process.stdout.readline()).startswith(b"applied 0001")
+        process.kill()
+        await process.wait()
+        await blocker.rollback()
+    status, out, _ = await gatelodge("migrate", "--status", environ=environ)
+    assert (status, "0001  applied" in out, "0002  missing" in out) == (1, True, True)
+    status, out, err = await gatelodge("migrate", environ=environ)
+    assert (status, "applied 0001" in out, "applied 0002" in out) == (0, False, True), (out, err)
+    assert (await gatelodge("migrate", "--status", environ=environ))[0] == 0
+
+
 async def test_serving_on_an_old_schema_is_refused_where_migrating_on_start_is_off(
     empty_url: str, tmp_path: Path
 ) -> None:
@@ -67,6 +100,23 @@ async def test_health_asks_a_running_server(app: App) -> None:
     assert (status, out.strip().split()[-1]) == (1, "NOT_FOUND")
     status, out, _ = await gatelodge("health", "--address", "127.0.0.1:1", environ={})
     assert (status, out.strip().split()[-1]) == (1, "UNAVAILABLE")
+
+
+async def test_health_asks_no_store_of_secrets_and_reads_none(app: App, tmp_path: Path) -> None:
+    """It is run every few seconds: a store that is away must not make a service that serves look ill."""
+    environ = {
+        "APP_ENV": "production",
+        "APP_DATABASE__URL": "vault:kv/team/gatelodge#url",
+        "APP_AUTH__MASTER_SECRET": f"file:{tmp_path}/gone",
+        "APP_SERVER__INSECURE": "true",
+        "APP_SERVER__HOST": "127.0.0.1",
+        "APP_SERVER__PORT": app.address.rpartition(":")[2],
+    }
+    assert (await gatelodge("health", environ=environ))[0] == 0
+    status, _, err = await gatelodge("health", environ=environ | {"APP_SERVER__PORT": "many"})
+    assert (status, "server.port" in err) == (2, True)
+    status, _, err = await gatelodge("serve", environ=environ)
+    assert (status, "vault" in err, "file" in err) == (2, True, True), "or the settings would show nothing"
 
 
 async def test_the_first_administrator_is_made_beside_the_running_server(

@@ -136,6 +136,13 @@ async def test_who_may_set_passwords_and_whose(client: Client) -> None:
     assert await reason(client.users.SetPassword(request, metadata=root.metadata)) == "USER_NOT_FOUND"
 
 
+async def test_nobody_sets_their_own_password_without_the_old_one(client: Client) -> None:
+    root = await client.administrator()
+    request = users_pb2.SetPasswordRequest(user_id=root.user_id.upper(), password=NEW)
+    refused = await failure(client.users.SetPassword(request, metadata=root.metadata))
+    assert (refused.reason, set(refused.fields)) == ("INVALID_FIELDS", {"user_id"})
+
+
 async def test_a_set_password_keeps_to_the_policy(client: Client) -> None:
     root = await client.administrator()
     ada = await client.user(ADA)

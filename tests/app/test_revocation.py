@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 import pytest
-from gatelodge.auth.v1 import auth_pb2, sessions_pb2, tokens_pb2
+from gatelodge.auth.v1 import auth_pb2
 from gatelodge.events.v1 import events_pb2
 from gatelodge.info.v1 import info_pb2
 from gatelodge.users.v1 import users_pb2
@@ -70,55 +70,15 @@ async def service(settings_for: SettingsFor, url: str, **environ: str) -> AsyncI
         yield app, client
 
 
-# --- everywhere, soon ------------------------------------------------------------------------------------------------
+# --- known -----------------------------------------------------------------------------------------------------------
 
 
 async def log_out(client: Client, user: Login, _: Login) -> None:
     await client.auth.Logout(auth_pb2.LogoutRequest(), metadata=user.metadata)
 
 
-async def log_out_everywhere(client: Client, user: Login, _: Login) -> None:
-    await client.auth.LogoutAll(auth_pb2.LogoutAllRequest(), metadata=user.metadata)
-
-
-async def revoke_session(client: Client, user: Login, root: Login) -> None:
-    request = sessions_pb2.RevokeSessionRequest(user_id=user.user_id, session_id=user.session_id)
-    await client.sessions.RevokeSession(request, metadata=root.metadata)
-
-
 async def disable(client: Client, user: Login, root: Login) -> None:
     await client.users.DisableUser(users_pb2.DisableUserRequest(user_id=user.user_id), metadata=root.metadata)
-
-
-async def delete(client: Client, user: Login, root: Login) -> None:
-    await client.users.DeleteUser(users_pb2.DeleteUserRequest(user_id=user.user_id), metadata=root.metadata)
-
-
-async def revoke_token(client: Client, user: Login, root: Login) -> None:
-    await client.tokens.RevokeToken(tokens_pb2.RevokeTokenRequest(token=user.token), metadata=root.metadata)
-
-
-KILLS = (log_out, log_out_everywhere, revoke_session, disable, delete, revoke_token)
-
-
-async def test_whatever_ends_a_token_ends_it_on_another_replica_in_under_a_second(
-    client: Client, url: str, settings_for: SettingsFor
-) -> None:
-    root = await client.administrator()
-    took: list[float] = []
-    async with service(settings_for, url) as (_, other):
-        for number in range(36):
-            user = await client.user(f"user{number}@example.com")
-            bystander = await client.login(f"user{number}@example.com")
-            assert await accepted(other, user)
-            await KILLS[number % len(KILLS)](client, user, root)
-            took.append(await until(lambda user=user: _refused(other, user)))  # type: ignore[misc]
-            await until(lambda user=user: _refused(client, user), within=1)  # type: ignore[misc]
-            alone = KILLS[number % len(KILLS)] in {log_out, revoke_session, revoke_token}
-            assert await accepted(other, bystander) == alone
-    took.sort()
-    print(f"dead on the other replica: p50 {took[18] * 1000:.0f} ms, p99 {took[-1] * 1000:.0f} ms of {len(took)}")
-    assert took[-1] < 1
 
 
 async def _refused(client: Client, who: Login) -> bool:
@@ -182,6 +142,7 @@ async def test_when_the_feed_stops_each_token_is_asked_about_until_it_goes_on(
         assert await health(client) == SERVING
         # Nobody can read the events: the pollers of this process fail, everything else works.
         await client.sql("ALTER TABLE event_positions RENAME TO elsewhere")
+        await asyncio.sleep(1)  # what was read before that is stale now; a slow machine may have said so too early
         await until(lambda: _is(client, NOT_SERVING))
         assert "gatelodge_revocations_fresh 0.0" in (await get(app, "/metrics")).decode()
         assert await health(client, "readiness") == SERVING

@@ -31,6 +31,7 @@ OPERATOR = (
     "users.disable",
     "users.delete",
     "users.erase",
+    "users.set_password",
     "sessions.revoke",
     "roles.manage",
     "roles.grant",
@@ -108,12 +109,14 @@ def actions(client: Client, user: Login) -> dict[str, Callable[[Login], Any]]:
     session = sessions_pb2.RevokeSessionRequest(user_id=user.user_id, session_id=user.session_id)
     grant = roles_pb2.GrantRoleRequest(user_id=user.user_id, role="reader")
     take = roles_pb2.RevokeRoleRequest(user_id=user.user_id, role="reader")
+    password = users_pb2.SetPasswordRequest(user_id=user.user_id, password="a new one for somebody else")
     calls: dict[str, Callable[[Login], Any]] = {
         # Either ends the user's access tokens: in a loop they would keep an administrator from doing anything.
         "GrantRole": lambda by: client.roles.GrantRole(grant, metadata=by.metadata),
         "RevokeRole": lambda by: client.roles.RevokeRole(take, metadata=by.metadata),
         "RevokeSession": lambda by: client.sessions.RevokeSession(session, metadata=by.metadata),
         "UpdateUser": lambda by: client.users.UpdateUser(update, metadata=by.metadata),
+        "SetPassword": lambda by: client.users.SetPassword(password, metadata=by.metadata),
     }
     for name in ("DisableUser", "EnableUser", "DeleteUser", "UndeleteUser", "EraseUser"):
         request = getattr(users_pb2, f"{name}Request")(user_id=user.user_id)
@@ -137,7 +140,7 @@ async def test_nobody_acts_on_a_user_who_holds_more_than_they(
 async def state(client: Client, user: Login) -> list[Any]:
     return [
         await client.sql(f"SELECT * FROM {table} WHERE {key} = %s::uuid", user.user_id)
-        for table, key in (("users", "id"), ("sessions", "user_id"))
+        for table, key in (("users", "id"), ("sessions", "user_id"), ("passwords", "user_id"))
     ]
 
 

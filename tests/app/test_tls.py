@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc, tokens_pb2, tokens_pb2_grpc
+from gatelodge.events.v1 import events_pb2
 from gatelodge.users.v1 import users_pb2, users_pb2_grpc
-from tests.app.client import PASSWORD, failure
+from tests.app.client import PASSWORD, Client, failure
 from tests.app.conftest import environment
+from tests.app.powers import let_in, make_role
 from tests.app.process import gatelodge, serving
 from tests.app.scrape import scrape
 from tests.certificates import Authority, Pair, expiry
@@ -185,6 +187,32 @@ async def test_a_service_is_known_by_its_certificate_and_has_the_roles_of_the_se
         assert (await users.LookupUser(users_pb2.LookupUserRequest(email="ada@example.com"))).user.id == created.user.id
 
 
+async def test_a_services_role_may_be_made_while_it_runs_and_its_acts_are_on_the_record(
+    url: str, tmp_path: Path, authority: Authority
+) -> None:
+    """``auditor`` is named in the settings before anybody has defined it."""
+    identities = json.dumps({URI: ["auditor"], "spiffe://corp/other": []})
+    env = {**mutual(url, tmp_path, authority), "APP_SERVER__TLS__SERVICE_IDENTITIES": identities}
+    mine, theirs = (authority.issue(uri=(uri,)) for uri in (URI, "spiffe://corp/other"))
+    async with (
+        serving(env) as server,
+        Client(server.address, url, channel(server.address, authority, mine)) as auditor,
+        Client(server.address, url, channel(server.address, authority, theirs)) as other,
+    ):
+        root = await other.administrator()
+        lookup = users_pb2.LookupUserRequest(email="root@example.com")
+        for client in (auditor, other):
+            assert (await failure(client.users.LookupUser(lookup))).reason == "PERMISSION_MISSING"
+        await make_role(other, root, "auditor", "users.read", "users.create")
+        assert (await let_in(lambda: auditor.users.LookupUser(lookup))).user.id == root.user_id
+        assert (await failure(other.users.LookupUser(lookup))).reason == "PERMISSION_MISSING"
+        created = await auditor.users.CreateUser(users_pb2.CreateUserRequest(email="ada@example.com"))
+        request = events_pb2.ListEventsRequest(user_id=created.user.id)
+        (event,) = (await other.events.ListEvents(request, metadata=root.metadata)).events
+        assert (event.type, event.actor_id) == ("user.created", subject(URI))
+        assert str(uuid.UUID(event.actor_id)) == event.actor_id
+
+
 async def test_a_certificate_that_the_settings_do_not_name_is_nobody(
     url: str, tmp_path: Path, authority: Authority
 ) -> None:
@@ -225,7 +253,11 @@ async def test_a_bearer_token_counts_more_than_the_certificate(url: str, tmp_pat
 async def test_the_health_command_finds_the_server_of_its_settings(
     url: str, tmp_path: Path, authority: Authority
 ) -> None:
-    for environ in (tls(url, tmp_path, authority.issue(dns=("localhost",))), mutual(url, tmp_path, authority)):
+    plain = tls(url, tmp_path, authority.issue(dns=("localhost",)))
+    socket_ = {**mutual(url, tmp_path, authority), "APP_SERVER__UNIX_SOCKET": str(tmp_path / "it.sock")}
+    async with serving(socket_):
+        assert (await gatelodge("health", environ=socket_))[0] == 0
+    for environ in (plain, mutual(url, tmp_path, authority)):
         async with serving(environ) as server:
             port = server.address.rpartition(":")[2]
             found = await gatelodge("health", environ={**environ, "APP_SERVER__PORT": port})

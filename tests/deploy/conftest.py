@@ -31,8 +31,18 @@ def _check() -> ModuleType:
 @pytest.fixture(scope="session")
 def manifests(check: ModuleType) -> dict[tuple[str, str], dict[str, Any]]:
     """Production's manifests as kustomize renders them, by kind and name without its hash."""
+    return rendered(check, "overlays/production")
+
+
+@pytest.fixture(scope="session")
+def tls_manifests(check: ModuleType) -> dict[tuple[str, str], dict[str, Any]]:
+    """The same where the service does TLS itself."""
+    return rendered(check, "overlays/production-tls")
+
+
+def rendered(check: ModuleType, kustomization: str) -> dict[tuple[str, str], dict[str, Any]]:
     found = {}
-    for manifest in check.rendered("overlays/production"):
+    for manifest in check.rendered(kustomization):
         name = manifest["metadata"]["name"]
         kind = manifest["kind"]
         found[kind, name.rpartition("-")[0] if kind == "ConfigMap" else name] = manifest

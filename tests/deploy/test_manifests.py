@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from service.settings import load
 from service.settings.keys import RESERVED, settable, variables
@@ -49,12 +50,43 @@ def test_the_settings_in_the_manifests_start_a_production(manifests: Manifests, 
     assert settings.ops.port == _container(manifests)["ports"][1]["containerPort"]
 
 
+def test_production_with_tls_speaks_no_plaintext_and_mounts_what_its_settings_name(
+    tls_manifests: Manifests, manifests: Manifests, tmp_path: Path
+) -> None:
+    settings = _settings(tls_manifests["ConfigMap", "gatelodge-settings"]["data"], tmp_path)
+    assert (settings.production, settings.server.insecure) == (True, False)
+    (at,) = [mount["mountPath"] for mount in _container(tls_manifests)["volumeMounts"] if mount["name"] == "tls"]
+    assert settings.server.tls.cert_file == f"{at}/tls.crt"
+    assert settings.server.tls.key_file == f"{at}/tls.key"
+    (volume,) = [volume for volume in _pod(tls_manifests)["volumes"] if volume["name"] == "tls"]
+    assert volume["secret"]["secretName"] == "gatelodge-tls"
+    probes = [_container(tls_manifests)[f"{name}Probe"] for name in ("startup", "liveness", "readiness")]
+    assert [probe["httpGet"] for probe in probes] == [
+        {"path": path, "port": "ops"} for path in ("/healthz", "/healthz", "/readyz")
+    ]
+    assert not any("grpc" in probe for probe in probes), "Kubernetes' gRPC probes speak no TLS"
+    # All else is production's.
+    assert tls_manifests.keys() == manifests.keys()
+    job = "Job", "gatelodge-migrate"
+    assert tls_manifests[job]["spec"]["template"]["spec"]["volumes"] == _pod(manifests, *job)["volumes"]
+
+
 def test_the_settings_in_the_compose_file_start_a_production(compose: dict[str, Any], tmp_path: Path) -> None:
     service = compose["services"]["gatelodge"]
     environ = service["environment"] | {"APP_AUTH__REGISTRATION": "closed"}
     assert set(environ) <= set(variables()) | RESERVED
     assert _settings(environ, tmp_path).production
     assert set(service["secrets"]) <= {key.file for key in settable()}
+
+
+def test_compose_with_tls_speaks_no_plaintext(compose: dict[str, Any], check: ModuleType, tmp_path: Path) -> None:
+    more = yaml.safe_load(check.COMPOSE_TLS.read_text())["services"]
+    assert more.keys() == {"gatelodge"} <= compose["services"].keys()
+    environ = compose["services"]["gatelodge"]["environment"] | more["gatelodge"]["environment"]
+    server = _settings(environ | {"APP_AUTH__REGISTRATION": "closed"}, tmp_path).server
+    (at,) = [mount.split(":")[1] for mount in more["gatelodge"]["volumes"]]
+    assert (server.insecure, server.tls.cert_file, server.tls.key_file) == (False, f"{at}/tls.crt", f"{at}/tls.key")
+    assert not at.startswith(environ["APP_SECRETS_DIR"]), "there every file is a setting"
 
 
 def test_the_drain_fits_into_the_time_that_is_given(manifests: Manifests, compose: dict[str, Any]) -> None:

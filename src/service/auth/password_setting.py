@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from service.auth.statements import SET_PASSWORD
+from service.errors import FieldViolation, InvalidFields
 from service.events.model import UserPasswordSet
 from service.users.directory import hold, present
 
@@ -50,10 +51,12 @@ class PasswordSetting:
         Raises:
             UserNotFound: there is none, or it is deleted.
             PermissionMissing: the user may do what `by` may not.
-            InvalidFields: the password breaks the policy.
+            InvalidFields: the password breaks the policy, or the user is the caller, who must know the old one.
             Overloaded: too many passwords are being hashed.
 
         """
+        if by.subject == str(user_id):
+            raise InvalidFields(FieldViolation("user_id", "must be another user's: change your own by ChangePassword"))
         await self._database.read(lambda conn: self._guard.may_act_on(conn, by, user_id))
         user = present(await self._directory.get(user_id))
         password = self._policy.parse(text, about=(user.email, user.display_name))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import grpc
@@ -22,11 +23,12 @@ from service.errors import CannotRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
+_EARLY = timedelta(minutes=5)
+"""How far this machine's clock may be behind that of who made the certificate."""
 _SECONDS = 1.0
 """Between two looks at the files."""
 
@@ -146,6 +148,11 @@ def _checked(pem: _Pem) -> datetime:
         raise _Unfit("the key file holds no unencrypted private key in PEM") from None
     if not same:
         raise _Unfit("the key is not the certificate's")
+    now = datetime.now(UTC)
+    if certificate.not_valid_after_utc <= now:
+        raise _Unfit(f"the certificate expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC")
+    if certificate.not_valid_before_utc > now + _EARLY:
+        raise _Unfit(f"the certificate is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC")
     return certificate.not_valid_after_utc
 
 

@@ -6,7 +6,7 @@ them together. Depends on no other room.
 """
 
 from service.settings.faults import Fault, SettingsError
-from service.settings.loading import load
+from service.settings.loading import load, load_server
 from service.settings.processes import environment as worker_environment
 from service.settings.processes import quiet_grpc
 from service.settings.redaction import redacted
@@ -27,6 +27,7 @@ __all__ = [
     "Tls",
     "Tracing",
     "load",
+    "load_server",
     "quiet_grpc",
     "redacted",
     "worker_environment",

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from service.settings import references, rules, sources
 from service.settings.faults import Fault, SettingsError, shown
 from service.settings.keys import Key, nearest, owner
-from service.settings.tree import RELAXED, Settings
+from service.settings.tree import RELAXED, Server, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +47,25 @@ def load(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = None
     if faults:
         raise SettingsError(faults)
     return settings
+
+
+def load_server(environ: Mapping[str, str] | None = None) -> Server:
+    """Return where and how the server listens, of the same sources, without looking at any other setting.
+
+    For probes: no secret is fetched for it.
+
+    Raises:
+        SettingsError: something is wrong with the settings of the server.
+
+    """
+    environ = os.environ if environ is None else environ
+    env = environ.get("APP_ENV") or "development"
+    layers = _layers(env, Path(environ.get("APP_CONFIG_DIR") or config_directory()), environ, Path(".env"))
+    values, origins = _merged(layers)
+    values = {key: value for key, value in values.items() if key.path[0] == "server"}
+    if (error := _error_of(env, values)) is not None:
+        raise SettingsError(list(_faults_of(error, origins)))
+    return Settings.model_validate(_nested(env, values)).server
 
 
 def config_directory() -> Path:
