@@ -9,7 +9,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
+from functools import cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,16 +72,15 @@ class Weight:
 
 
 class Blocklist:
-    """Weighs passwords. `words` are common passwords and words, commonest first; `names` what this service is called.
+    """Weighs passwords. `words` are common passwords and words, commonest first and bare; `names` its own names.
 
     A weighing takes well under 2 ms, so it is done on the event loop (tests/auth/test_blocklist.py measures it).
     """
 
     def __init__(self, words: Iterable[str], *, names: Iterable[str]) -> None:
-        plain = dict.fromkeys(_skeleton(word) for word in words)
         self._words = {
             word: _COMMONEST_POINTS if rank < _COMMONEST else _COMMON_POINTS
-            for rank, word in enumerate(plain)
+            for rank, word in enumerate(dict.fromkeys(words))
             if len(word) >= _SHORTEST_COMMON
         }
         self._starts = frozenset(word[:_SHORTEST_COMMON] for word in self._words)
@@ -95,7 +95,7 @@ class Blocklist:
             OSError, UnicodeDecodeError: a file cannot be read.
 
         """
-        return cls((word for path in (extra, COMMON) if path for word in _lines(path)), names=names)
+        return cls(chain(_bare(extra) if extra else (), _shipped()), names=names)
 
     def weigh(self, password: str, about: Iterable[str] = ()) -> Weight:
         """Return what `password` is worth to someone who knows the texts `about` its owner."""
@@ -129,10 +129,16 @@ class _Piece:
     pattern: Pattern
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _bare(path: Path) -> Iterator[str]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
-            yield line
+            yield _skeleton(line)
+
+
+@cache
+def _shipped() -> tuple[str, ...]:
+    """Return the list that comes with the service. Read once: a process may build many services, as the tests do."""
+    return tuple(_bare(COMMON))
 
 
 def _skeleton(text: str) -> str:
