@@ -14,6 +14,7 @@ from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
 from grpc_health.v1 import health_pb2
 from tests.app.client import Client
 from tests.app.conftest import environment
+from tests.app.held import held_registrations
 from tests.app.process import GATELODGE, serving
 
 if TYPE_CHECKING:
@@ -68,11 +69,16 @@ async def call_until(stop: asyncio.Event, channel: grpc.aio.Channel, metadata: S
 async def test_a_call_in_progress_is_answered_before_the_process_ends(
     url: str, tmp_path: Path, number: signal.Signals
 ) -> None:
-    slow = {"AUTH__ARGON2__MEMORY_KIB": "262144", "AUTH__ARGON2__TIME_COST": "6"}
-    async with serving(environment(url, tmp_path, **slow)) as server, Client(server.address, url) as client:
+    async with (
+        serving(environment(url, tmp_path)) as server,
+        Client(server.address, url) as client,
+        held_registrations(url) as held,
+    ):
         call = asyncio.ensure_future(client.register("ada@example.com"))
-        await asyncio.sleep(0.2)
+        await held.until(1)
         server.process.send_signal(number)
+        await server.until("draining")
+        await held.release()
         await call
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
     assert await client.sql("SELECT count(*) FROM users") == [(1,)]
