@@ -285,6 +285,7 @@ async def test_a_login_beyond_the_most_sessions_ends_the_oldest(url: str, settin
         assert await alive(client, newest)
 
 
+@pytest.mark.usefixtures("eager_jobs")
 async def test_sessions_are_removed_a_week_after_their_end(client: Client) -> None:
     ada = await client.user()
     old, recent, expired = [await client.login("ada@example.com") for _ in range(3)]

@@ -32,7 +32,7 @@ WATCHING_HEALTH = json.dumps(
 async def test_sigterm_in_the_middle_of_sixteen_callers_that_watch_health_fails_no_call(
     url: str, tmp_path: Path
 ) -> None:
-    environ = environment(url, tmp_path, SERVER__DRAIN_LINGER_SECONDS="1.5")
+    environ = environment(url, tmp_path, SERVER__DRAIN_LINGER_SECONDS="1")
     async with serving(environ) as old, serving(environ) as new:
         async with Client(old.address, url) as client:
             ada = await client.user()
@@ -42,7 +42,7 @@ async def test_sigterm_in_the_middle_of_sixteen_callers_that_watch_health_fails_
         ]
         stop = asyncio.Event()
         callers = [asyncio.ensure_future(call_until(stop, channel, ada.metadata)) for channel in channels]
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         old.process.send_signal(signal.SIGTERM)
         status = await asyncio.wait_for(old.process.wait(), 15)
         await asyncio.sleep(0.5)

@@ -351,11 +351,11 @@ async def test_a_cancellation_that_comes_together_with_a_connection_is_not_lost(
     """`asyncio.wait_for` of Python 3.11, in which the pool waits, loses it at one of these turns of the loop."""
     given, done = asyncio.Event(), asyncio.Event()
 
-    async def hold(conn: Connection) -> None:
+    async def hold(_: Connection) -> None:
         given.set()
         await done.wait()
 
-    async def forever(conn: Connection) -> None:
+    async def forever(_: Connection) -> None:
         await asyncio.sleep(60)
 
     holding = asyncio.create_task(one.read(hold))

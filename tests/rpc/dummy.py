@@ -204,7 +204,9 @@ class House:
     port: int
     channel: grpc.aio.Channel
 
-    async def call(self, name: str, wish: str = "", *, metadata: Any = ALICE, seconds: float = 20, **fields: Any) -> Any:
+    async def call(
+        self, name: str, wish: str = "", *, metadata: Any = ALICE, seconds: float = 20, **fields: Any
+    ) -> Any:
         """Call a method of any kind; return the texts answered."""
         return await self.send(
             f"/{SERVICE}/{name}", Request(wish=wish, **fields).SerializeToString(), metadata, seconds
