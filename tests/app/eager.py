@@ -1,4 +1,4 @@
-"""``gatelodge`` that looks for jobs that are due at once, not every few seconds: ``python -m tests.app.eager serve``."""
+"""Runs ``gatelodge``, which looks for jobs that are due at once, not every few seconds."""
 
 from __future__ import annotations
 

@@ -110,7 +110,8 @@ async def test_a_client_that_cancels_before_its_request_came_is_logged_as_that(
 async def test_a_clients_deadline_ends_the_wait_for_its_request(
     house: dummy.House, lines: list[Any], name: str
 ) -> None:
-    error = await refused(begin(house, name, 0.2).read())
+    await house.check_health()  # connected, so that the call is there before its deadline
+    error = await refused(begin(house, name, 0.5).read())
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: ends(lines))
     assert [code for code, _ in ends(lines)] == ["DEADLINE_EXCEEDED"]

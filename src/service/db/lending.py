@@ -154,8 +154,8 @@ class Lender:
     async def _taken(self, deadline: float) -> Connection:
         """Take a connection from the pool.
 
-        The pool waits in ``asyncio.wait_for``, which before Python 3.12 loses a cancellation that comes together with the
-        connection: it is raised here.
+        The pool waits in ``asyncio.wait_for``, which before Python 3.12 loses a cancellation that comes together with
+        the connection: it is raised here.
         """
         task = asyncio.current_task()
         before = task.cancelling() if task else 0
