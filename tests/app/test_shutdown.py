@@ -12,6 +12,7 @@ import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
 from grpc_health.v1 import health_pb2
+from tests.app import talkative
 from tests.app.client import Client
 from tests.app.conftest import environment
 from tests.app.held import held_registrations
@@ -82,6 +83,14 @@ async def test_a_call_in_progress_is_answered_before_the_process_ends(
         await call
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
     assert await client.sql("SELECT count(*) FROM users") == [(1,)]
+
+
+async def test_what_is_said_when_the_loop_ends_is_logged_like_everything_else(url: str, tmp_path: Path) -> None:
+    environ = {**environment(url, tmp_path), **talkative.ENVIRONMENT}
+    async with serving(environ, talkative.COMMAND) as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+    assert server.event("last words")["level"] == "warning"
 
 
 async def test_a_process_that_still_waits_for_its_database_ends_at_once(tmp_path: Path) -> None:
