@@ -51,8 +51,8 @@ run: $(SYNCED) ## Start the service with an embedded PostgreSQL under var/
 migrate: $(SYNCED) ## Bring the database's schema up to date
 	@$(BIN)/gatelodge migrate
 
-test: $(SYNCED) ## Run the whole test suite
-	@$(BIN)/pytest -n 2 --dist worksteal
+test: $(SYNCED) ## Run the whole test suite, N=3 tests at a time: many of them wait
+	@$(BIN)/pytest -n $(or $(N),3) --dist worksteal
 
 format: $(SYNCED) ## Format the code
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -26,19 +26,22 @@ _log = logging.logger("gatelodge.process")
 
 def run_server(settings: Settings) -> int:
     """Serve, and return the exit status. Raises as `running`."""
-    uvloop.run(serve(settings))
+    version = this_build().version
+    logs = logging.configure(settings.log, service="gatelodge", version=version, stream=sys.stderr)
+    try:
+        uvloop.run(serve(settings))
+    finally:
+        logs.close()  # after the loop, which has the last tasks end: what they say is logged, too
     return 0
 
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the process at once. Raises as `running`."""
-    build = this_build()
-    logs = logging.configure(settings.log, service="gatelodge", version=build.version, stream=sys.stderr)
     stop = _Stop()
     # Until there is something to reload: by default the signal kills.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
     try:
-        _log.info("starting", commit=build.commit, env=settings.env, pid=os.getpid(), loop=_loop())
+        _log.info("starting", commit=this_build().commit, env=settings.env, pid=os.getpid(), loop=_loop())
         async with running(settings) as app:
             _log.info("serving", address=app.address, ops_address=app.ops_address)
             if settings.log.format == "console":
@@ -55,8 +58,6 @@ async def serve(settings: Settings) -> None:
     except Exception as error:
         _log.exception("crashed")
         raise CannotRun(f"crashed on {type(error).__name__}: the log has the cause") from error
-    finally:
-        logs.close()
 
 
 def _loop() -> str:

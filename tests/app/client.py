@@ -58,11 +58,19 @@ class Client:
         self.info: info_pb2_grpc.InfoServiceAsyncStub = info_pb2_grpc.InfoServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
+        self._entered = False
+        self._idle: list[psycopg.AsyncConnection] = []
+
     async def __aenter__(self) -> Self:
+        self._entered = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._entered = False
         await self.channel.close()
+        for conn in self._idle:
+            await conn.close()
+        self._idle.clear()
 
     async def register(self, email: str, password: str = PASSWORD) -> None:
         await self.auth.Register(auth_pb2.RegisterRequest(email=email, password=password))
@@ -86,10 +94,21 @@ class Client:
         return await self.login(email)
 
     async def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run SQL beside the service and return the rows, if any."""
-        async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as conn:
+        """Run SQL beside the service and return the rows, if any. Several at once have a connection each."""
+        conn = self._idle.pop() if self._idle else None
+        if conn is None or conn.closed:
+            conn = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True, prepare_threshold=None)
+        keep = False
+        try:
             cursor = await conn.execute(statement.encode(), values)
-            return await cursor.fetchall() if cursor.description else []
+            rows = await cursor.fetchall() if cursor.description else []
+            keep = self._entered
+        finally:
+            if keep:
+                self._idle.append(conn)
+            else:
+                await conn.close()
+        return rows
 
 
 @dataclass(frozen=True)

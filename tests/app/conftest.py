@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.app.client import Client
 
 from service.app import App, running
+from service.jobs import Jobs
 from service.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -52,6 +54,12 @@ def as_url(conninfo: str) -> str:
     if "password" in of:
         return f"postgresql://{of['user']}:{of['password']}@{of['host']}:{of.get('port', 5432)}/{of['dbname']}"
     return f"postgresql://{of['user']}@/{of['dbname']}?host={of['host']}"
+
+
+@pytest.fixture
+def eager_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have services look for jobs that are due at once, not every few seconds. Use it as a mark: it comes first."""
+    monkeypatch.setattr("service.app.Jobs", partial(Jobs, poll=0.1))
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
+from tests.app import eager
 from tests.app.client import Client
 from tests.app.conftest import environment
 from tests.app.process import serving
@@ -29,6 +31,7 @@ async def until(client: Client, condition: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.usefixtures("eager_jobs")
 async def test_expired_answers_are_pruned_and_the_metrics_tell(app: App, client: Client) -> None:
     await client.sql(EXPIRED)
     await until(client, "true")
@@ -42,14 +45,18 @@ async def test_expired_answers_are_pruned_and_the_metrics_tell(app: App, client:
 
 
 async def test_a_process_killed_in_the_middle_of_a_job_is_succeeded_by_another(url: str, tmp_path: Path) -> None:
-    environ = environment(url, tmp_path, SERVER__PORT="0", OPS__ENABLED="false")
-    async with await psycopg.AsyncConnection.connect(url) as conn, serving(environ) as first, Client("", url) as client:
+    environ = {**environment(url, tmp_path, SERVER__PORT="0", OPS__ENABLED="false"), **eager.ENVIRONMENT}
+    async with (
+        await psycopg.AsyncConnection.connect(url) as conn,
+        serving(environ, eager.COMMAND) as first,
+        Client("", url) as client,
+    ):
         await client.sql(EXPIRED)
         await until(client, "true")
         await conn.execute("LOCK TABLE idempotency_keys")
         await client.sql(DUE)
         await until(client, "holder IS NOT NULL")
-        async with serving(environ):
+        async with serving(environ, eager.COMMAND):
             first.process.kill()
             await conn.rollback()
             await asyncio.sleep(0.5)

@@ -176,6 +176,7 @@ async def test_behind_it_an_administrator(
     await case(client, root)
 
 
+@pytest.mark.usefixtures("eager_jobs")
 async def test_a_job_runs_by_its_lease(client: Client) -> None:
     await client.sql(EXPIRED)
     await until(client, "true")

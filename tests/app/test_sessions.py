@@ -266,7 +266,7 @@ async def test_other_changes_end_nothing(client: Client) -> None:
 
 
 async def test_a_login_beyond_the_most_sessions_ends_the_oldest(url: str, settings_for: SettingsFor) -> None:
-    settings = settings_for(url, AUTH__MAX_SESSIONS_PER_USER="3")
+    settings = settings_for(url, AUTH__MAX_SESSIONS_PER_USER="3", AUTH__THROTTLE__ACCOUNT_FREE_ATTEMPTS="50")
     async with running(settings) as app, Client(app.address, url) as client:
         bob = await client.user("bob@example.com")
         logins = [await client.user(), *[await client.login("ada@example.com") for _ in range(2)]]
@@ -285,6 +285,7 @@ async def test_a_login_beyond_the_most_sessions_ends_the_oldest(url: str, settin
         assert await alive(client, newest)
 
 
+@pytest.mark.usefixtures("eager_jobs")
 async def test_sessions_are_removed_a_week_after_their_end(client: Client) -> None:
     ada = await client.user()
     old, recent, expired = [await client.login("ada@example.com") for _ in range(3)]

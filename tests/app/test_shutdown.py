@@ -12,8 +12,10 @@ import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
 from grpc_health.v1 import health_pb2
+from tests.app import talkative
 from tests.app.client import Client
 from tests.app.conftest import environment
+from tests.app.held import held_registrations
 from tests.app.process import GATELODGE, serving
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ WATCHING_HEALTH = json.dumps(
 async def test_sigterm_in_the_middle_of_sixteen_callers_that_watch_health_fails_no_call(
     url: str, tmp_path: Path
 ) -> None:
-    environ = environment(url, tmp_path, SERVER__DRAIN_LINGER_SECONDS="1.5")
+    environ = environment(url, tmp_path, SERVER__DRAIN_LINGER_SECONDS="1")
     async with serving(environ) as old, serving(environ) as new:
         async with Client(old.address, url) as client:
             ada = await client.user()
@@ -41,7 +43,7 @@ async def test_sigterm_in_the_middle_of_sixteen_callers_that_watch_health_fails_
         ]
         stop = asyncio.Event()
         callers = [asyncio.ensure_future(call_until(stop, channel, ada.metadata)) for channel in channels]
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         old.process.send_signal(signal.SIGTERM)
         status = await asyncio.wait_for(old.process.wait(), 15)
         await asyncio.sleep(0.5)
@@ -68,14 +70,27 @@ async def call_until(stop: asyncio.Event, channel: grpc.aio.Channel, metadata: S
 async def test_a_call_in_progress_is_answered_before_the_process_ends(
     url: str, tmp_path: Path, number: signal.Signals
 ) -> None:
-    slow = {"AUTH__ARGON2__MEMORY_KIB": "262144", "AUTH__ARGON2__TIME_COST": "6"}
-    async with serving(environment(url, tmp_path, **slow)) as server, Client(server.address, url) as client:
+    async with (
+        serving(environment(url, tmp_path)) as server,
+        Client(server.address, url) as client,
+        held_registrations(url) as held,
+    ):
         call = asyncio.ensure_future(client.register("ada@example.com"))
-        await asyncio.sleep(0.2)
+        await held.until(1)
         server.process.send_signal(number)
+        await server.until("draining")
+        await held.release()
         await call
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
     assert await client.sql("SELECT count(*) FROM users") == [(1,)]
+
+
+async def test_what_is_said_when_the_loop_ends_is_logged_like_everything_else(url: str, tmp_path: Path) -> None:
+    environ = {**environment(url, tmp_path), **talkative.ENVIRONMENT}
+    async with serving(environ, talkative.COMMAND) as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(server.process.wait(), 10) == 0
+    assert server.event("last words")["level"] == "warning"
 
 
 async def test_a_process_that_still_waits_for_its_database_ends_at_once(tmp_path: Path) -> None:

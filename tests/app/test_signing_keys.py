@@ -219,6 +219,7 @@ async def test_keys_are_for_operators_only(client: Client) -> None:
         assert (await failure(call)).code == grpc.StatusCode.PERMISSION_DENIED
 
 
+@pytest.mark.usefixtures("eager_jobs")
 async def test_the_job_rotates_by_itself(url: str, settings_for: SettingsFor) -> None:
     """A key signs for two seconds, and is published for one before that."""
     settings = settings_for(url, AUTH__KEY_ROTATION_DAYS=str(2 / 86_400), AUTH__KEY_PUBLISH_SECONDS="1")

@@ -16,6 +16,7 @@ from gatelodge.auth.v1 import auth_pb2
 from tests.app.client import PASSWORD, Client, failure
 from tests.app.collector import collecting
 from tests.app.conftest import environment
+from tests.app.held import held_registrations
 from tests.app.process import gatelodge, serving
 
 from service.app import running
@@ -97,14 +98,14 @@ async def test_registration_is_offered_only_where_it_is_open(url: str, settings_
 
 
 async def test_more_calls_at_once_than_are_allowed_are_shed(url: str, settings_for: SettingsFor) -> None:
-    slow = {"AUTH__ARGON2__MEMORY_KIB": "65536", "AUTH__ARGON2__TIME_COST": "4"}
-    settings = settings_for(url, SERVER__MAX_CONCURRENT_CALLS="1", **slow)
-    async with running(settings) as app, Client(app.address, url) as client:
+    settings = settings_for(url, SERVER__MAX_CONCURRENT_CALLS="1")
+    async with running(settings) as app, Client(app.address, url) as client, held_registrations(url) as held:
         first = asyncio.ensure_future(client.register("ada@example.com"))
-        await asyncio.sleep(0.05)
+        await held.until(1)
         refused = await failure(client.auth.GetMe(auth_pb2.GetMeRequest()))
         assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         assert refused.info.metadata["resource"] == "calls"
+        await held.release()
         await first
 
 

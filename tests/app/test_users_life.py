@@ -256,6 +256,7 @@ async def test_answers_given_to_an_erased_user_about_others_go_with_them(client:
     assert await client.sql("SELECT count(*) FROM idempotency_keys") == [(0,)]
 
 
+@pytest.mark.usefixtures("eager_jobs")
 async def test_whom_nobody_undeletes_in_time_is_purged(url: str, settings_for: SettingsFor) -> None:
     async with running(settings_for(url)) as app, Client(app.address, url) as client:
         root, ada, bob = await client.administrator(), await client.user(), await client.user("bob@example.com")

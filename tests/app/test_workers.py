@@ -18,6 +18,7 @@ from gatelodge.auth.v1 import auth_pb2, tokens_pb2, tokens_pb2_grpc
 from grpc_health.v1 import health_pb2
 from tests.app.client import Client
 from tests.app.conftest import environment
+from tests.app.held import held_registrations
 from tests.app.process import gatelodge, serving
 from tests.app.scrape import fetch, scrape
 from tests.app.test_shutdown import WATCHING_HEALTH, call_until
@@ -90,7 +91,7 @@ async def test_workers_share_the_port_and_are_seen_as_one_by_a_parent_without_gr
         assert "cygrpc" not in Path(f"/proc/{server.process.pid}/maps").read_text()
         assert len(set(pids(server))) == 2
         await call_on_new_connections(server, 20)
-        await asyncio.sleep(0.2)
+        await until(server, "call", 20)
         calls = [line["worker"] for line in server.lines if line["event"] == "call"]
         assert set(calls) == {1, 2}
         assert len(calls) == 20
@@ -164,14 +165,15 @@ async def test_workers_that_cannot_run_end_the_service_once_with_one_message(url
 
 
 async def test_sigterm_lets_calls_in_progress_finish_on_every_worker(url: str, tmp_path: Path) -> None:
-    slow = {"AUTH__ARGON2__MEMORY_KIB": "131072", "AUTH__ARGON2__TIME_COST": "6"}
-    async with serving(workers(url, tmp_path, **slow)) as server:
+    async with serving(workers(url, tmp_path)) as server, held_registrations(url) as held:
         clients = [Client(server.address, url) for _ in range(4)]
         calls = [asyncio.ensure_future(each.register(f"u{n}@example.com")) for n, each in enumerate(clients)]
-        async with asyncio.timeout(10):
-            while await in_progress(server) < 4:
-                await asyncio.sleep(0.02)
-        await end(server)
+        await held.until(4)
+        assert await in_progress(server) == 4
+        ending = asyncio.ensure_future(end(server))
+        await until(server, "draining", 2)
+        await held.release()
+        await ending
         await asyncio.gather(*calls)
         for client in clients:
             await client.channel.close()

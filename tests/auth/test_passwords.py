@@ -38,10 +38,10 @@ def test_composition_does_not_matter() -> None:
 
 
 def test_an_endless_password_is_refused_before_it_is_normalised() -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(InvalidFields):
         Password.parse("\u0301" * 200_000)
-    assert time.perf_counter() - start < 0.01
+    assert time.thread_time() - start < 0.01
 
 
 def test_a_refusal_never_repeats_the_password() -> None:

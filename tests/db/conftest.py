@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,20 +63,34 @@ def template(server_url: str) -> str:
     return asyncio.run(clone.template(server_url, migrations.load(migrations.folder())))
 
 
+@pytest_asyncio.fixture(scope="session")
+async def maker(server_url: str) -> AsyncIterator[Connection]:
+    """The connection on which databases are made and dropped."""
+    async with await psycopg.AsyncConnection.connect(server_url, autocommit=True) as connection:
+        yield connection
+
+
 @pytest_asyncio.fixture
-async def url(server_url: str, template: str) -> AsyncIterator[str]:
+async def url(server_url: str, template: str, maker: Connection) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
-    name = f"test_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-    yield await clone.clone(server_url, template, name)
-    await clone.drop(server_url, name)
+    async with copied(server_url, maker, template) as url:
+        yield url
 
 
 @pytest_asyncio.fixture
-async def empty_url(server_url: str) -> AsyncIterator[str]:
+async def empty_url(server_url: str, maker: Connection) -> AsyncIterator[str]:
     """An empty database of the test's own."""
+    async with copied(server_url, maker, "template0") as url:
+        yield url
+
+
+@asynccontextmanager
+async def copied(server_url: str, maker: Connection, source: str) -> AsyncIterator[str]:
+    """Have a copy of the database `source` as long as the block lasts."""
     name = f"test_{os.getpid()}_{uuid.uuid4().hex[:8]}"
-    yield await clone.clone(server_url, "template0", name)
-    await clone.drop(server_url, name)
+    await clone.copy(maker, source, name)
+    yield clone.at(server_url, name)
+    await clone.remove(maker, name)
 
 
 @pytest_asyncio.fixture

@@ -344,3 +344,33 @@ async def test_connections_carry_the_settings(url: str) -> None:
             return await (await conn.execute(sql)).fetchone()
 
         assert await db.read(settings) == ("gate", "7s")
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_cancellation_that_comes_together_with_a_connection_is_not_lost(one: Database, turns: int) -> None:
+    """`asyncio.wait_for` of Python 3.11, in which the pool waits, loses it at one of these turns of the loop."""
+    given, done = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: Connection) -> None:
+        given.set()
+        await done.wait()
+
+    async def forever(_: Connection) -> None:
+        await asyncio.sleep(60)
+
+    holding = asyncio.create_task(one.read(hold))
+    await given.wait()
+    waiting = asyncio.create_task(one.read(forever))
+    async with asyncio.timeout(5):
+        while not one.stats().waiting:
+            await asyncio.sleep(0.001)
+    done.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting], timeout=1)
+    assert waiting.cancelled()
+    await holding
+    async with asyncio.timeout(5):
+        while not await whole(one):
+            await asyncio.sleep(0.001)

@@ -204,7 +204,9 @@ class House:
     port: int
     channel: grpc.aio.Channel
 
-    async def call(self, name: str, wish: str = "", *, metadata: Any = ALICE, seconds: float = 5, **fields: Any) -> Any:
+    async def call(
+        self, name: str, wish: str = "", *, metadata: Any = ALICE, seconds: float = 20, **fields: Any
+    ) -> Any:
         """Call a method of any kind; return the texts answered."""
         return await self.send(
             f"/{SERVICE}/{name}", Request(wish=wish, **fields).SerializeToString(), metadata, seconds
@@ -225,7 +227,7 @@ class House:
 
     async def settle(self) -> None:
         """Wait until the server is done with every call: clients have an error's status before its line is written."""
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             while any(meter.in_flight for meter in self.meters.values()):
                 await asyncio.sleep(0.001)
 

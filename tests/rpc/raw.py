@@ -62,7 +62,7 @@ class Connection:
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 
-    async def until(self, *wanted: bytes, seconds: float = 3) -> bytes:
+    async def until(self, *wanted: bytes, seconds: float = 20) -> bytes:
         """Read until every one of `wanted` came; return all that was read."""
         seen = b""
         async with asyncio.timeout(seconds):

@@ -25,7 +25,7 @@ async def refused(awaitable: Any) -> grpc.aio.AioRpcError:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -63,10 +63,10 @@ def test_what_is_no_address_is_refused_with_its_field(text: str) -> None:
 
 
 def test_an_endless_address_is_refused_before_it_is_normalised() -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(InvalidFields):
         Email.parse("a" + "\u0301" * 200_000 + "@example.com")
-    assert time.perf_counter() - start < 0.01
+    assert time.thread_time() - start < 0.01
 
 
 def test_a_display_name_is_trimmed_and_normalised() -> None:

@@ -9,12 +9,13 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
+from functools import cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 COMMON = Path(__file__).with_name("common-passwords.txt")
 _MOST_CHARACTERS = 256
@@ -70,21 +71,37 @@ class Weight:
     """What was taken away."""
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Common passwords and words, bare."""
+
+    points: Mapping[str, int]
+    """What each is worth."""
+    starts: frozenset[str]
+    longest: int
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> Common:
+        """Take them, commonest first."""
+        points = {
+            word: _COMMONEST_POINTS if rank < _COMMONEST else _COMMON_POINTS
+            for rank, word in enumerate(dict.fromkeys(map(_skeleton, words)))
+            if len(word) >= _SHORTEST_COMMON
+        }
+        starts = frozenset(word[:_SHORTEST_COMMON] for word in points)
+        return cls(points, starts, max(map(len, points), default=0))
+
+
 class Blocklist:
-    """Weighs passwords. `words` are common passwords and words, commonest first; `names` what this service is called.
+    """Weighs passwords. `common` are common passwords and words, `names` what this service is called.
 
     A weighing takes well under 2 ms, so it is done on the event loop (tests/auth/test_blocklist.py measures it).
     """
 
-    def __init__(self, words: Iterable[str], *, names: Iterable[str]) -> None:
-        plain = dict.fromkeys(_skeleton(word) for word in words)
-        self._words = {
-            word: _COMMONEST_POINTS if rank < _COMMONEST else _COMMON_POINTS
-            for rank, word in enumerate(plain)
-            if len(word) >= _SHORTEST_COMMON
-        }
-        self._starts = frozenset(word[:_SHORTEST_COMMON] for word in self._words)
-        self._longest = max(map(len, self._words), default=0)
+    def __init__(self, common: Common, *, names: Iterable[str]) -> None:
+        self._words = common.points
+        self._starts = common.starts
+        self._longest = common.longest
         self._names = tuple(names)
 
     @classmethod
@@ -95,7 +112,7 @@ class Blocklist:
             OSError, UnicodeDecodeError: a file cannot be read.
 
         """
-        return cls((word for path in (extra, COMMON) if path for word in _lines(path)), names=names)
+        return cls(Common.of(chain(_lines(extra), _lines(COMMON))) if extra else _shipped(), names=names)
 
     def weigh(self, password: str, about: Iterable[str] = ()) -> Weight:
         """Return what `password` is worth to someone who knows the texts `about` its owner."""
@@ -133,6 +150,12 @@ def _lines(path: Path) -> Iterator[str]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             yield line
+
+
+@cache
+def _shipped() -> Common:
+    """Return the list that comes with the service. Read once: a process may build many services, as the tests do."""
+    return Common.of(_lines(COMMON))
 
 
 def _skeleton(text: str) -> str:

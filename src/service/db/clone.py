@@ -53,14 +53,24 @@ async def _make_template(conn: Connection, conninfo: str, name: str, migrations:
 async def clone(conninfo: str, source: str, name: str) -> str:
     """Make database `name` a copy of `source`, to which nobody is connected; return its conninfo."""
     async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as conn:
-        await _execute(conn, "CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, source)
+        await copy(conn, source, name)
     return at(conninfo, name)
+
+
+async def copy(conn: Connection, source: str, name: str) -> None:
+    """As `clone`, on a connection that is there."""
+    await _execute(conn, "CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY", name, source)
 
 
 async def drop(conninfo: str, name: str) -> None:
     """Drop database `name` if it is there, whoever is connected to it."""
     async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as conn:
-        await _execute(conn, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+        await remove(conn, name)
+
+
+async def remove(conn: Connection, name: str) -> None:
+    """As `drop`, on a connection that is there."""
+    await _execute(conn, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
 
 async def _execute(conn: Connection, text: LiteralString, *names: str) -> None:

@@ -147,11 +147,25 @@ class Lender:
             if self.outage.lasting and not self.pool.get_stats()["pool_available"]:
                 raise DependencyUnavailable("database")
             try:
-                conn = await self.pool.getconn(deadline - time.monotonic())
+                conn = await self._taken(deadline)
             except psycopg.Error as error:
                 raise_meaning(error)
             if not checked or await self._answers(conn, deadline):
                 return conn
+
+    async def _taken(self, deadline: float) -> Connection:
+        """Take a connection from the pool.
+
+        The pool waits in ``asyncio.wait_for``, which before Python 3.12 loses a cancellation that comes together with
+        the connection: it is raised here.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        conn = await self.pool.getconn(deadline - time.monotonic())
+        if task is not None and task.cancelling() > before:
+            await self.give_back(conn)
+            raise asyncio.CancelledError
+        return conn
 
     async def give_back(self, conn: Connection) -> None:
         """Return `conn` to the pool, even if the caller is cancelled meanwhile: the pool would lose it for ever."""

@@ -204,7 +204,8 @@ class OpsServer:
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Stop listening and cut what is open. Takes about `_POLL_SECONDS`."""
+        """Stop listening and cut what is open. Takes about `_POLL_SECONDS` where a system does not wake the thread."""
+        _wake(self._server.socket)
         self._server.shutdown()
         self._server.server_close()
         self._server.cut(older_than=0)

@@ -48,13 +48,17 @@ def run_workers(settings: Settings) -> int:
         DependencyUnavailable: the database cannot be reached.
 
     """
-    asyncio.run(_serve(settings))
+    version = this_build().version
+    logs = logging.configure(settings.log, service="gatelodge", version=version, stream=sys.stderr)
+    try:
+        asyncio.run(_serve(settings))
+    finally:
+        logs.close()  # after the loop, which has the last tasks end: what they say is logged, too
     return 0
 
 
 async def _serve(settings: Settings) -> None:
     build = this_build()
-    logs = logging.configure(settings.log, service="gatelodge", version=build.version, stream=sys.stderr)
     signals = _Signals()
     try:
         _log.info("starting", commit=build.commit, env=settings.env, pid=os.getpid(), workers=settings.server.workers)
@@ -74,8 +78,6 @@ async def _serve(settings: Settings) -> None:
     except Exception as error:
         _log.exception("crashed")
         raise CannotRun(f"crashed on {type(error).__name__}: the log has the cause") from error
-    finally:
-        logs.close()
 
 
 @asynccontextmanager

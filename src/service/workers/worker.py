@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -31,10 +31,11 @@ _log = logging.logger("gatelodge.process")
 
 def run_worker(told: Callable[[Exception], str]) -> int:
     """Serve until the parent says otherwise, and return the exit status; `told` puts a refusal into words."""
-    return uvloop.run(_work(told))
+    with ExitStack() as closing:  # after the loop, which has the last tasks end: what they say is logged, too
+        return uvloop.run(_work(told, closing))
 
 
-async def _work(told: Callable[[Exception], str]) -> int:
+async def _work(told: Callable[[Exception], str], closing: ExitStack) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent's to hear
     channel = await Channel.over(standard_input())
     message = await channel.hear()
@@ -42,7 +43,9 @@ async def _work(told: Callable[[Exception], str]) -> int:
         return 1
     try:
         charge = Charge.load(message)
-        await _serve(charged(load(), charge), charge, channel)
+        settings = charged(load(), charge)
+        closing.callback(_log_as(settings, charge.number).close)
+        await _serve(settings, charge, channel)
     except (SettingsError, CannotRun, DomainError) as error:
         await channel.tell(cannot=told(error))
         return 1
@@ -69,11 +72,12 @@ def charged(settings: Settings, charge: Charge) -> Settings:
     return settings.model_copy(update={"server": server, "database": database, "auth": auth})
 
 
+def _log_as(settings: Settings, number: int) -> logging.Logs:
+    version = this_build().version
+    return logging.configure(settings.log, service="gatelodge", version=version, stream=sys.stderr, worker=number)
+
+
 async def _serve(settings: Settings, charge: Charge, channel: Channel) -> None:
-    build = this_build()
-    logs = logging.configure(
-        settings.log, service="gatelodge", version=build.version, stream=sys.stderr, worker=charge.number
-    )
     orders = _Orders(channel)
     try:
         _log.info("worker starting", pid=os.getpid())
@@ -92,8 +96,6 @@ async def _serve(settings: Settings, charge: Charge, channel: Channel) -> None:
     except Exception as error:
         _log.exception("crashed")
         raise CannotRun(f"crashed on {type(error).__name__}: the log has the cause") from error
-    finally:
-        logs.close()
 
 
 async def _until_told(orders: _Orders, app: App) -> None:
