@@ -123,6 +123,21 @@ async def test_a_frozen_connection_is_given_up_and_the_pool_answers(fast: Databa
     assert await laned(fast) != backend
 
 
+async def test_a_read_that_nobody_waits_for_any_more_is_cancelled_in_the_database(
+    fast: Database, conn: Connection, admin: Connection
+) -> None:
+    backend = await laned(fast)
+    async with conn.transaction():
+        await conn.execute("LOCK TABLE things")
+        stuck = asyncio.create_task(fast.one(FIND, id=1))
+        await asyncio.sleep(0.1)
+        stuck.cancel()
+        await asyncio.sleep(0.3)
+        state = await admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND state = 'active'", (backend,))
+        assert await state.fetchone() is None
+    assert (await fast.one(FIND, id=2)).id == 2
+
+
 async def test_plans_that_no_longer_fit_are_made_anew(fast: Database, conn: Connection) -> None:
     await laned(fast)
     await conn.execute("ALTER TABLE things ALTER COLUMN text TYPE varchar(99)")

@@ -30,6 +30,7 @@ Row = TypeVar("Row", bound=tuple[Any, ...])
 
 _PATIENCE = 1.0
 """Seconds one read may take before its connection is given up."""
+_SOON = 0.02
 _LOOK = 0.25
 _RECONNECT = 1.0
 
@@ -106,6 +107,16 @@ class _Lane:
         self._waiting.append(read)
         if self._current is None:
             self._next()
+
+    def leave(self, read: _Read) -> None:
+        """Note that nobody waits for the read any more: if it is in progress and not done soon, it is cancelled."""
+        if self._current is read:
+            self._loop.call_later(_SOON, self._cancel, read)
+
+    def _cancel(self, read: _Read) -> None:
+        if self._current is read:
+            # Blocks for a connection of its own. The read then ends with an error, and the lane with it.
+            self._loop.run_in_executor(None, self._pg.get_cancel().cancel)
 
     def close(self) -> None:
         """Close the connection; everyone who waits is told to go to the pool."""
@@ -247,8 +258,13 @@ class FastLane:
             raise NotTaken
         waiter: asyncio.Future[Row | None] = asyncio.get_running_loop().create_future()
         with span_of(statement.name, statement.operation, statement.sql):
-            lane.take(_Read(statement, values, waiter))
-            return await waiter
+            read = _Read(statement, values, waiter)
+            lane.take(read)
+            try:
+                return await waiter
+            except asyncio.CancelledError:
+                lane.leave(read)
+                raise
 
     async def _keep(self) -> None:
         """Keep the connections: make what is missing, replace what is stuck or old."""
