@@ -44,7 +44,7 @@ proto-check: $(SYNCED) ## Lint the protos, refuse breaking changes, and fail whe
 
 # --- daily use -------------------------------------------------------------------------------------------------------
 
-.PHONY: run migrate test check lint types imports sql-proof sql-snapshot docs docs-check lock-check format
+.PHONY: run migrate test test-faults check lint types imports sql-proof sql-snapshot docs docs-check lock-check format
 run: $(SYNCED) ## Start the service with an embedded PostgreSQL under var/
 	@$(BIN)/gatelodge serve
 
@@ -53,6 +53,9 @@ migrate: $(SYNCED) ## Bring the database's schema up to date
 
 test: $(SYNCED) ## Run the whole test suite, N=3 tests at a time: many of them wait
 	@$(BIN)/pytest -n $(or $(N),3) --dist worksteal
+
+test-faults: $(SYNCED) ## Run the longer tests: processes restarted, replaced and killed under load; releases side by side; the image
+	@$(BIN)/pytest -n $(or $(N),2) --dist worksteal -m faults
 
 format: $(SYNCED) ## Format the code
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
@@ -168,7 +171,7 @@ image: ## Build the image gatelodge:latest; needs Docker
 	@DOCKER_BUILDKIT=1 docker build --build-arg COMMIT=$$(git rev-parse HEAD) --tag gatelodge:latest .
 
 image-test: $(SYNCED) ## Build what the image holds, without Docker, and run it read-only and without privileges
-	@$(BIN)/pytest tests/deploy/test_image.py -s -q
+	@$(BIN)/pytest tests/deploy/test_image.py -m faults -s -q
 
 audit: $(SYNCED) ## Look for known vulnerabilities in what uv.lock has; asks the OSV database
 	@$(BIN)/uv audit --frozen --preview-features audit

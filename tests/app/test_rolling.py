@@ -11,7 +11,7 @@ from tests.app import envoy as edge
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(edge.MISSING is not None, reason=str(edge.MISSING))
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(edge.MISSING is not None, reason=str(edge.MISSING))]
 
 
 @pytest.mark.timeout(240)

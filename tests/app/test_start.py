@@ -48,6 +48,7 @@ def postmaster(environ: Mapping[str, str]) -> int | None:
     return pid if pid and Path(f"/proc/{pid}").exists() else None
 
 
+@pytest.mark.faults
 async def test_what_make_run_starts_keeps_its_users_over_restarts_and_its_database_alive(
     development: Mapping[str, str],
 ) -> None:

@@ -12,7 +12,7 @@ from tests.app.release import of_the_checkout
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(edge.MISSING is not None, reason=str(edge.MISSING))
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(edge.MISSING is not None, reason=str(edge.MISSING))]
 
 
 @pytest.mark.timeout(240)

@@ -130,6 +130,7 @@ async def test_a_crashed_worker_is_told_counted_and_replaced_while_the_others_ke
         await end(server)
 
 
+@pytest.mark.faults
 async def test_a_worker_that_hangs_is_seen_on_the_ops_port(url: str, tmp_path: Path) -> None:
     async with serving(workers(url, tmp_path)) as server:
         assert (await fetch(server.ops_address, "/healthz"))[0] == 200
@@ -156,6 +157,7 @@ async def test_a_port_that_somebody_listens_on_is_told_clearly(url: str, tmp_pat
     assert err.splitlines()[-1].startswith(f"gatelodge: cannot listen on 127.0.0.1:{port}: is the port taken")
 
 
+@pytest.mark.faults
 async def test_workers_that_cannot_run_end_the_service_once_with_one_message(url: str, tmp_path: Path) -> None:
     bad = {"SERVER__TLS__CERT_FILE": str(tmp_path / "none.pem"), "SERVER__TLS__KEY_FILE": str(tmp_path / "none.key")}
     status, _, err = await gatelodge("serve", environ=workers(url, tmp_path, **bad))
@@ -200,6 +202,7 @@ async def test_workers_whose_parent_is_killed_drain_and_end(url: str, tmp_path: 
         await gone(pids(server))
 
 
+@pytest.mark.faults
 async def test_sighup_replaces_every_worker_and_no_call_fails(url: str, tmp_path: Path) -> None:
     # The linger counts: health that said NOT_SERVING for so long would fail whoever watches it.
     async with serving(workers(url, tmp_path, SERVER__DRAIN_LINGER_SECONDS="0.5")) as server:
@@ -231,6 +234,7 @@ def opened(server: Serving, *, watching: bool) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(server.address, options=options)
 
 
+@pytest.mark.faults
 async def test_a_worker_that_cannot_take_over_leaves_the_one_before_in_place(url: str, tmp_path: Path) -> None:
     secrets = tmp_path / "secrets"
     secrets.mkdir()
@@ -246,6 +250,7 @@ async def test_a_worker_that_cannot_take_over_leaves_the_one_before_in_place(url
         await end(server)
 
 
+@pytest.mark.faults
 async def test_the_embedded_database_is_the_parents_and_outlives_workers(tmp_path: Path) -> None:
     place = tmp_path / "var" / "postgres"
     environ = {

@@ -107,6 +107,7 @@ async def longest_read(conn: Connection, until: asyncio.Event) -> float:
     return longest
 
 
+@pytest.mark.faults
 async def test_a_migration_behind_a_long_transaction_lets_readers_pass_and_does_not_give_up(bench: Bench) -> None:
     await (await bench.migrate()).end()
     bench.release.add_migration("b", "ALTER TABLE a ADD COLUMN m int")
@@ -123,6 +124,7 @@ async def test_a_migration_behind_a_long_transaction_lets_readers_pass_and_does_
         assert LOCK_SECONDS - SLACK < await reads < LOCK_SECONDS + SLACK
 
 
+@pytest.mark.faults
 async def test_a_step_outside_of_a_transaction_waits_in_the_same_way(bench: Bench) -> None:
     await (await bench.migrate()).end()
     bench.release.add_migration("b", "-- gatelodge: no-transaction\nALTER TABLE a ADD COLUMN IF NOT EXISTS m int;")

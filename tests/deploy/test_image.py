@@ -19,6 +19,8 @@ from tests.app.process import Serving
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "deploy" / "image"
 COMMAND = "/opt/gatelodge/bin/gatelodge"

@@ -59,6 +59,7 @@ async def test_the_probes_of_production_are_answered(manifests: Manifests, url: 
         await client.tokens.GetJwks(tokens_pb2.GetJwksRequest())
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_the_probes_of_production_with_tls_are_answered_and_tell_of_the_drain(
     manifests: Manifests, tls_manifests: Manifests, url: str, tmp_path: Path, workers: str

@@ -18,15 +18,20 @@ TROUBLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEE
 """Expected, but an operator may want to know."""
 
 
+_A_LITTLE = 0.05
+
+
 def code_of(context: Context, error: BaseException | None) -> grpc.StatusCode:
     """Return the status the caller got, or would have got had it waited, given what escaped from the call.
 
-    gRPC cancels the task both when the client cancels and when the client's deadline passes; time tells them apart.
+    gRPC cancels the task both when the client cancels and when the client's deadline passes; time tells them apart. A
+    client notices its deadline itself, and its word of it may be here a little before the time.
     """
     if error is None or isinstance(error, grpc.aio.AbortError):
         return _as_code(context.code())
     if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError | GeneratorExit):
-        return grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+        left = context.time_remaining()
+        return grpc.StatusCode.CANCELLED if left is None or left > _A_LITTLE else grpc.StatusCode.DEADLINE_EXCEEDED
     return grpc.StatusCode.UNKNOWN
 
 

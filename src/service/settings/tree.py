@@ -212,7 +212,7 @@ class Argon2(Section):
         default=None, ge=1, le=256, description="Hashes computed at once. None: one per core, shared by the workers."
     )
     hash_queue: int = Field(
-        default=128,
+        default=256,
         ge=0,
         le=10_000,
         description="Hashes waiting before more are refused; half of it for new passwords.",
