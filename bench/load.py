@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CHANNELS = 4
 EMAIL = "ada@example.com"
+VISITOR = "visitor@example.com"
+"""Logs in so often that the oldest sessions end: nobody else may."""
 
 
 @dataclass
@@ -91,6 +93,7 @@ async def _calls(clients: list[Client]) -> list[tuple[str, Callable[[], Awaitabl
     """Return the mix: mostly reads, some logins, some changes; a fifth of them writes."""
     root = await clients[0].administrator()
     ada = await clients[0].user(EMAIL)
+    await clients[0].register(VISITOR)
     them = itertools.cycle(clients)
 
     def get_me() -> Awaitable[object]:
@@ -101,7 +104,7 @@ async def _calls(clients: list[Client]) -> list[tuple[str, Callable[[], Awaitabl
         return next(them).users.GetUser(request, metadata=root.metadata, timeout=10)
 
     def login() -> Awaitable[object]:
-        return next(them).auth.Login(auth_pb2.LoginRequest(email=EMAIL, password=PASSWORD), timeout=10)
+        return next(them).auth.Login(auth_pb2.LoginRequest(email=VISITOR, password=PASSWORD), timeout=10)
 
     def list_users() -> Awaitable[object]:
         return next(them).users.ListUsers(users_pb2.ListUsersRequest(page_size=10), metadata=root.metadata, timeout=10)

@@ -141,6 +141,7 @@ class Load:
         finally:
             for task in self._pending:
                 task.cancel()
+            await asyncio.gather(*self._pending, return_exceptions=True)
 
     def _call(self) -> None:
         task = asyncio.ensure_future(information(self._client, self._who))
@@ -175,6 +176,7 @@ async def lags(here: Client, there: Client, who: Login) -> tuple[list[float], fl
             took.append(time.perf_counter() - ended)
     finally:
         running.cancel()
+        await asyncio.wait([running])
     return sorted(took), load.answered / (time.perf_counter() - start)
 
 
