@@ -106,6 +106,8 @@ class Connection(asyncio.Protocol):
         self._stream = 1
         self._began: dict[int, float] = {}
         self._answers: dict[int, bytes] = {}
+        self._followers: deque[tuple[bytes, bytes]] = deque()
+        """With `refreshing`: what follows on answers. Every first call was sent before the first of them came."""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -130,7 +132,7 @@ class Connection(asyncio.Protocol):
     def send(self) -> None:
         if self._transport is None:
             return
-        headers, body = self._blocks[self._next % len(self._blocks)]
+        headers, body = self._followers.popleft() if self._followers else self._blocks[self._next % len(self._blocks)]
         self._next += 1
         stream, self._stream = self._stream, self._stream + 2
         self._began[stream] = time.perf_counter()
@@ -186,9 +188,7 @@ class Connection(asyncio.Protocol):
         if self._book.spec.refreshing:
             answer = auth_pb2.RefreshResponse.FromString(self._answers.pop(stream, bytes(5))[5:])
             message = auth_pb2.RefreshRequest(refresh_token=answer.refresh_token).SerializeToString()
-            # The next one sent takes the place of the one that ended: the list is as long as the calls in flight.
-            headers, _ = self._blocks[self._next % len(self._blocks)]
-            self._blocks[self._next % len(self._blocks)] = (headers, grpc_message(message))
+            self._followers.append((self._blocks[0][0], grpc_message(message)))
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
