@@ -35,6 +35,7 @@ from bench.rig.house import (
     grpc_headers,
     h2load,
     house,
+    on,
 )
 from bench.rig.people import PASSWORD, Person, crowd, fresh_tokens, make_administrator, people
 from bench.rig.report import LATEST, RESULTS, Report
@@ -305,10 +306,9 @@ async def people_again(port: int, persons: list[Person], first: str = "") -> lis
 
 def argon2_limit(seconds: float) -> float:
     """Return how many hashes a second argon2 makes on all cores, with nothing else to do."""
-    out = subprocess.run(
-        [sys.executable, "-c", ARGON2, str(seconds), str(len(CORES))], capture_output=True, check=True, text=True
-    )
-    return float(out.stdout)
+    command = [sys.executable, "-c", ARGON2, str(seconds), str(len(CORES))]
+    with on(CORES):
+        return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
 ARGON2 = """
