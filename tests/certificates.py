@@ -46,13 +46,14 @@ class Authority:
         dns: tuple[str, ...] = (),
         uri: tuple[str, ...] = (),
         valid: timedelta = timedelta(days=1),
+        begins: timedelta = -timedelta(hours=1),
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
         names += [x509.UniformResourceIdentifier(name) for name in uri]
         if "localhost" in dns:
             names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-        made = _builder(_name(common_name), self._name, key.public_key(), valid)
+        made = _builder(_name(common_name), self._name, key.public_key(), valid, begins)
         if names:
             made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
         text = serialization.NoEncryption()
@@ -71,7 +72,11 @@ def _name(common: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, valid: timedelta
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    valid: timedelta,
+    begins: timedelta = -timedelta(hours=1),
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -80,6 +85,6 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_before(now + begins)
         .not_valid_after(now + valid)
     )

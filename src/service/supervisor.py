@@ -72,7 +72,7 @@ class Supervisor:
         """Cancel every task and wait until the last one has ended.
 
         One that has not ended after `patience` seconds is cancelled again: ``asyncio.wait_for`` of Python 3.11, in
-        which the driver waits, loses a cancellation that comes together with the result.
+        which libraries wait, loses a cancellation that comes together with the result.
         """
         self._closing = True
         while tasks := list(self._tasks):

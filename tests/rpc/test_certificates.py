@@ -21,6 +21,15 @@ def test_a_start_with_an_expired_certificate_is_refused(tmp_path: Path) -> None:
         Certificates(CertificateFiles(*files), expires=lambda _: None)
 
 
+def test_one_that_is_not_valid_yet_is_refused_and_one_that_will_be_at_once_is_not(tmp_path: Path) -> None:
+    authority = Authority()
+    early = authority.issue(dns=("localhost",), begins=timedelta(hours=1)).write(tmp_path, "early")
+    with pytest.raises(CannotRun, match="not valid before"):
+        Certificates(CertificateFiles(*early), expires=lambda _: None)
+    soon = authority.issue(dns=("localhost",), begins=timedelta(minutes=1)).write(tmp_path, "soon")
+    assert Certificates(CertificateFiles(*soon), expires=lambda _: None).credentials
+
+
 def test_an_expired_certificate_does_not_take_the_place_of_a_good_one(tmp_path: Path) -> None:
     authority, told = Authority(), list[float]()
     good = authority.issue(dns=("localhost",))

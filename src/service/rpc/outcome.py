@@ -19,6 +19,7 @@ TROUBLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEE
 
 
 _A_LITTLE = 0.05
+"""Seconds before the deadline in which a cancellation is taken for the client's own word of it."""
 
 
 def code_of(context: Context, error: BaseException | None) -> grpc.StatusCode:
