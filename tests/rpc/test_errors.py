@@ -7,11 +7,15 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from gatelodge.auth.v1 import auth_pb2
 from gatelodge.errors.v1 import errors_pb2
+from gatelodge.events.v1 import events_pb2
+from gatelodge.users.v1 import users_pb2
 from tests.rpc import dummy
 
 from service import errors
 from service.rpc import errors_page, status
+from service.rpc.interceptors.validation import _has_rules
 from service.telemetry.exceptions import render_exception
 
 
@@ -189,3 +193,10 @@ def test_a_chain_shows_causes_contexts_and_groups_but_no_variables() -> None:
     assert all(part in text for part in ("ExceptionGroup: group", "| ValueError: member", "caused by: KeyError"))
     assert "inner\\nline" in text or "inner\\\\nline" in text
     assert "test_errors.py" in text
+
+
+def test_only_messages_without_any_rule_are_not_asked_about() -> None:
+    assert _has_rules(users_pb2.GetUserRequest.DESCRIPTOR)
+    assert _has_rules(users_pb2.GetUserResponse.DESCRIPTOR), "its rules are those of the user in it"
+    assert _has_rules(events_pb2.WatchEventsRequest.DESCRIPTOR)
+    assert not _has_rules(auth_pb2.GetMeRequest.DESCRIPTOR)
