@@ -141,9 +141,9 @@ class House:
         port, ops = (int(str(event[name]).rpartition(":")[2]) for name in ("address", "ops_address"))
         return self._keep(Process(popen, port, ops, took, log))
 
-    async def floor(self, cores: Sequence[int] = MEASURED) -> Process:
-        """Start the hello-world server."""
-        return await self._printing([str(RIG / "floor.py")], cores)
+    async def floor(self, kind: str = "stock", cores: Sequence[int] = MEASURED) -> Process:
+        """Start the hello-world server, ``stock`` or ``ours``."""
+        return await self._printing([str(RIG / "floor.py"), kind], cores)
 
     async def peer(self, kind: str, jwks: Path, cores: Sequence[int] = MEASURED) -> Process:
         """Start the FastAPI application, ``bare`` or ``full``."""

@@ -61,7 +61,7 @@ UNKNOWN = Method("_OTHER", client_streaming=True, server_streaming=True, rule=Ru
 """Every method the server lacks. Their names are the caller's to choose, so none is kept in logs, metrics or spans."""
 
 UNREAD_PATH = "/_OTHER/_OTHER"
-"""Stands for the path of every unknown method, see ``guard.py``."""
+"""Stands for the path of every unknown method, see ``intake.py``."""
 
 
 def describe(path: str, *, client_streaming: bool, server_streaming: bool) -> Method:

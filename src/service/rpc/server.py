@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from service.errors import CannotRun
-from service.rpc.guard import GuardedServer
 from service.rpc.health import HealthServicer
+from service.rpc.intake import IntakeServer
 from service.rpc.methods import check_rules
 from service.rpc.reflection import ReflectionServicer
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from service.rpc.health import HealthBoard
+    from service.rpc.interceptors.layer import Layer
 
 _MOST_RECEIVED = 8 * 1024 * 1024
 """gRPC's own limit of a message, unless ours is higher. Between the two, ours answers, with a reason; what is larger
@@ -64,10 +65,10 @@ class Transport:
     """Whether other processes may listen on the same port. If not, a second one there is a mistake, and told."""
 
 
-def build_server(interceptors: Sequence[grpc.aio.ServerInterceptor], transport: Transport) -> grpc.aio.Server:
+def build_server(interceptors: Sequence[Layer], transport: Transport) -> grpc.aio.Server:
     """Return a server without services, not yet listening. Needs a running event loop."""
     # No maximum_concurrent_rpcs: gRPC's counter underflows (grpc#41531). Deadline sheds, with a reason.
-    server: Any = GuardedServer(interceptors, _options(transport))
+    server: Any = IntakeServer(interceptors, channel_arguments(transport))
     return cast("grpc.aio.Server", server)
 
 
@@ -111,7 +112,8 @@ def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCreden
         raise CannotRun(f"cannot listen on {address}: is the port taken, or the address not this machine's?") from error
 
 
-def _options(transport: Transport) -> tuple[tuple[str, int], ...]:
+def channel_arguments(transport: Transport) -> tuple[tuple[str, int], ...]:
+    """Return what gRPC calls the transport's settings."""
     return (
         ("grpc.max_receive_message_length", max(transport.max_message_bytes, _MOST_RECEIVED)),
         ("grpc.max_send_message_length", -1),  # what we send is ours to bound, by page sizes

@@ -39,7 +39,6 @@ class Access(Layer):
     def __init__(
         self, *, authenticate: Authenticate, service: Callable[[str | None], Principal | None] = lambda _: None
     ) -> None:
-        super().__init__()
         self._authenticate = authenticate
         self._service = service
 

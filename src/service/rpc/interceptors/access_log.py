@@ -60,7 +60,6 @@ class AccessLog(Layer):
         log: PlainLog | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        super().__init__()
         self._metrics = metrics
         self._meters: dict[str, MethodMetrics] = {}
         self._log = log or PlainLog("gatelodge.access")

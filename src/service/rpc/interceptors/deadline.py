@@ -33,7 +33,6 @@ class Deadline(Layer):
     def __init__(
         self, *, inflight: InFlight, default_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        super().__init__()
         self._inflight = inflight
         self._default = default_seconds
         self._clock = clock

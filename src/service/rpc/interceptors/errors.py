@@ -38,7 +38,6 @@ class Errors(Layer):
     """
 
     def __init__(self, *, log: FilteringBoundLogger | None = None) -> None:
-        super().__init__()
         self._log: FilteringBoundLogger = log or structlog.get_logger("gatelodge.errors")
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:

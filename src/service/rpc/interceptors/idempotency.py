@@ -40,7 +40,6 @@ class Idempotency(Layer):
     """
 
     def __init__(self, *, find: Callable[[RequestKey], Awaitable[bytes | None]], secret: bytes) -> None:
-        super().__init__()
         self._find = find
         self._secret = secret
 

@@ -49,7 +49,6 @@ class RequestId(Layer):
         source: Callable[[Context], str] = Sources(),  # noqa: B008 - it keeps nothing
         identify: Callable[[Context], str | None] | None = None,
     ) -> None:
-        super().__init__()
         self._new_id = new_id
         self._source = source
         self._identify = identify

@@ -57,7 +57,6 @@ class Tracing(Layer):
     def __init__(
         self, *, provider: TracerProvider | None, ratio: float, dice: Callable[[], float] = random.random
     ) -> None:
-        super().__init__()
         self._ratio = ratio
         self._dice = dice
         self._on = provider is not None

@@ -44,7 +44,6 @@ class Validation(Layer):
     """
 
     def __init__(self, *, max_message_bytes: int, inflight: InFlight) -> None:
-        super().__init__()
         self._arrived = inflight.arrived
         self._max_message_bytes = max_message_bytes
         self._validator = Validator()
