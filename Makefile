@@ -171,7 +171,7 @@ image: ## Build the image gatelodge:latest; needs Docker
 	@DOCKER_BUILDKIT=1 docker build --build-arg COMMIT=$$(git rev-parse HEAD) --tag gatelodge:latest .
 
 image-test: $(SYNCED) ## Build what the image holds, without Docker, and run it read-only and without privileges
-	@$(BIN)/pytest tests/deploy/test_image.py -m faults -s -q
+	@$(BIN)/pytest tests/deploy/test_image.py tests/deploy/test_image_argon2.py -m faults -s -q
 
 audit: $(SYNCED) ## Look for known vulnerabilities in what uv.lock has; asks the OSV database
 	@$(BIN)/uv audit --frozen --preview-features audit

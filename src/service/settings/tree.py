@@ -217,6 +217,10 @@ class Argon2(Section):
         le=10_000,
         description="Hashes waiting before more are refused; half of it for new passwords.",
     )
+    bindings: Literal["auto", "wheel"] = Field(
+        default="auto",
+        description="`auto`: the image's own build of argon2 where the processor has x86-64-v3. `wheel`: never that.",
+    )
 
 
 class Throttle(Section):

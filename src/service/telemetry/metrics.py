@@ -126,6 +126,10 @@ class Metrics:
         """Count the time one hash took. From any thread."""
         self._hashing.observe(seconds)
 
+    def argon2_bindings(self, name: str) -> None:
+        """Tell which build of argon2 computes the hashes. Called once."""
+        Info("gatelodge_argon2", "What hashes passwords.", registry=self.registry).info({"bindings": name})
+
     def revocation_lag(self, seconds: float) -> None:
         """Count how long a revocation took to be known here."""
         self._revocation_lag.observe(seconds)

@@ -106,7 +106,8 @@ async def open_database(stack: AsyncExitStack, settings: Settings) -> Database:
 
 async def open_hasher(stack: AsyncExitStack, settings: Settings, metrics: Metrics) -> Hasher:
     """Start the threads that hash passwords."""
-    hasher = await stack.enter_async_context(options.hasher(settings.auth, took=metrics.password_hash))
+    hasher = options.hasher(settings.auth, took=metrics.password_hash, bound=metrics.argon2_bindings)
+    await stack.enter_async_context(hasher)
     metrics.watch_hashing(hasher.stats)
     return hasher
 
