@@ -106,7 +106,7 @@ rehearse-upgrade: $(SYNCED) ## Go from release OLD (the last tag, else HEAD) to 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
-.PHONY: bench bench-quick profile bench-timing bench-bad-input bench-users bench-sessions bench-start soak-events soak-reload
+.PHONY: bench bench-quick profile bench-timing bench-bad-input bench-users bench-sessions bench-start bench-argon2 soak-events soak-reload
 bench bench-quick profile: $(SYNCED)
 	@UV_PROJECT_ENVIRONMENT=.venv $(BIN)/uv sync --frozen --inexact --quiet --group bench
 	@$(BIN)/python bench/$(if $(filter profile,$@),profile.py,speed.py $(if $(filter bench-quick,$@),--quick))
@@ -129,6 +129,9 @@ soak-reload: $(SYNCED) ## Show that no call fails while workers are replaced und
 
 bench-start: $(SYNCED) ## Show how long a start takes and what an idle worker holds
 	@$(BIN)/python -m bench.start
+
+bench-argon2: $(SYNCED) ## Show how long a hash takes with the wheel's argon2 and with the image's own build
+	@$(BIN)/python bench/argon2_bindings.py
 
 bench-bad-input: $(SYNCED) ## Show how soon bad input gets its clear status
 	@$(BIN)/python bench/bad_input.py
