@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import warnings
+from datetime import UTC, datetime
 
 from opentelemetry.sdk.trace import TracerProvider
 from tests.telemetry.desk import Desk
@@ -34,6 +36,24 @@ def test_a_plain_line_is_the_line_that_the_same_event_gives_otherwise(desk: Desk
     usual, plain = desk.lines
     assert plain.pop("timestamp") >= usual.pop("timestamp")
     assert plain == usual
+
+
+def test_a_plain_line_that_cannot_be_made_says_so_and_stops_nothing(desk: Desk) -> None:
+    log = PlainLog("gatelodge.access")
+    log.log(logging.INFO, "call", {"bad": object()})
+    log.log(logging.INFO, "call", {"code": "OK"})
+    bad, good = desk.lines
+    assert (bad["level"], bad["event"], bad["reason"]) == ("error", "a log line could not be made", "TypeError")
+    assert good["code"] == "OK"
+
+
+def test_a_plain_line_has_the_time_of_its_event(desk: Desk) -> None:
+    before = datetime.now(UTC)
+    PlainLog("gatelodge.access").log(logging.INFO, "call", {})
+    after = datetime.now(UTC)
+    time.sleep(0.01)
+    (line,) = desk.lines
+    assert before <= datetime.fromisoformat(line["timestamp"]) <= after
 
 
 def test_a_plain_line_obeys_the_level_of_its_logger(desk: Desk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
 from contextlib import suppress
 
@@ -92,3 +93,20 @@ def test_lines_of_several_processes_in_one_pipe_do_not_mix() -> None:
         sink.close()
     os.close(out)
     assert all(len(write) % 1000 == 0 for write in writes)
+
+
+def test_lines_can_be_made_when_they_are_written_and_keep_their_order() -> None:
+    stream, made = io.StringIO(), list[str]()
+
+    def later() -> bytes:
+        made.append(threading.current_thread().name)
+        return b"made\n"
+
+    sink = Sink(stream, confession=lambda _: b"", interval=60)
+    sink.write(b"first\n")
+    sink.write(later)
+    sink.write(b"last\n")
+    assert not made
+    sink.close()
+    assert stream.getvalue() == "first\nmade\nlast\n"
+    assert made == ["log-sink"]

@@ -46,15 +46,13 @@ class Method:
     known: bool = True
     """Whether the server has it."""
 
+    infrastructure: bool = False
+    """Whether it belongs to health or reflection."""
+
     @property
     def public(self) -> bool:
         """Whether anyone may call it without a credential."""
         return self.rule.kind is Kind.PUBLIC
-
-    @property
-    def infrastructure(self) -> bool:
-        """Whether it belongs to health or reflection."""
-        return self.name.partition("/")[0] in INFRASTRUCTURE
 
 
 UNKNOWN = Method("_OTHER", client_streaming=True, server_streaming=True, rule=Rule(Kind.PUBLIC), known=False)
@@ -74,6 +72,7 @@ def describe(path: str, *, client_streaming: bool, server_streaming: bool) -> Me
         server_streaming,
         _rule(name, found),
         message_factory.GetMessageClass(found.input_type) if found else None,
+        infrastructure=name.partition("/")[0] in INFRASTRUCTURE,
     )
 
 

@@ -25,21 +25,22 @@ _A_LITTLE = 0.05
 def code_of(context: Context, error: BaseException | None) -> grpc.StatusCode:
     """Return the status the caller got, or would have got had it waited, given what escaped from the call.
 
+    To gRPC no code is success.
+
     gRPC cancels the task both when the client cancels and when the client's deadline passes; time tells them apart. A
     client notices its deadline itself, and its word of it may be here a little before the time.
     """
     if error is None or isinstance(error, grpc.aio.AbortError):
-        return _as_code(context.code())
+        code = context.code()
+        return grpc.StatusCode.OK if code is None else _as_code(code)
     if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError | GeneratorExit):
         left = context.time_remaining()
         return grpc.StatusCode.CANCELLED if left is None or left > _A_LITTLE else grpc.StatusCode.DEADLINE_EXCEEDED
     return grpc.StatusCode.UNKNOWN
 
 
-def _as_code(code: grpc.StatusCode | int | None) -> grpc.StatusCode:
-    """A servicer may have set a bare number; None is success."""
-    if code is None:
-        return grpc.StatusCode.OK
+def _as_code(code: grpc.StatusCode | int) -> grpc.StatusCode:
+    """A servicer may have set a bare number."""
     if isinstance(code, grpc.StatusCode):
         return code
     return next((known for known in grpc.StatusCode if known.value[0] == code), grpc.StatusCode.OK)

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote
 
-from service.rpc.metadata import metadata_of
+from service.rpc.metadata import headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,7 @@ class Sources:
             peer = _UNIX  # the path is the server's own
         if not (self._unix or self._networks) or not self._trusts_peer(peer):
             return peer
-        told = ",".join(str(value) for key, value in metadata_of(context) if key == FORWARDED_KEY)
+        told = ",".join(headers_of(context).texts(FORWARDED_KEY))
         found = self._origin(told.split(",")) if told else None
         return peer if found is None else f"ipv4:{found}:0" if found.version == 4 else f"ipv6:[{found}]:0"  # noqa: PLR2004 - IPv4
 

@@ -7,6 +7,8 @@ arguments, the event a fixed text: ``log.info("user created", user_id=…)``.
 from __future__ import annotations
 
 import logging
+from functools import partial
+from time import time
 from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import structlog
@@ -99,9 +101,9 @@ class Channel:
             self._sink.write(self._pipeline.render(method, self._name, fields), urgent=level >= logging.ERROR)
 
     def take_plain(self, level: int, event: str, fields: dict[str, object]) -> None:
-        """Write one event whose fields need no cleaning, if its level is logged."""
+        """Write one event whose fields need no cleaning, if its level is logged. Nobody may change them any more."""
         if self._levels.isEnabledFor(level):
-            line = self._pipeline.render_plain(_NAMES[level], self._name, event, fields)
+            line = partial(self._pipeline.render_plain, time(), _NAMES[level], self._name, event, fields)
             self._sink.write(line, urgent=level >= logging.ERROR)
 
 

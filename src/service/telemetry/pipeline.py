@@ -36,12 +36,19 @@ class Pipeline:
                 plain["exception"] = render_exception(error)
             return self._line(at, "error" if level == "exception" else level, name, event, plain)
         except Exception as failure:  # noqa: BLE001 - logging must not fail whoever logs
-            reason: dict[str, object] = {"reason": type(failure).__qualname__}
-            return self._line(at, "error", __name__, "a log line could not be made", reason)
+            return self._failed(at, failure)
 
-    def render_plain(self, level: str, name: str, event: str, fields: dict[str, object]) -> bytes:
-        """Return the line of an event whose fields are plain, bounded and free of secrets already."""
-        return self._line(datetime.now(UTC), level, name, event, self._always | fields)
+    def render_plain(self, at: float, level: str, name: str, event: str, fields: dict[str, object]) -> bytes:
+        """Return the line of what happened `at` (Unix seconds), with fields plain, bounded, free of secrets already."""
+        moment = datetime.fromtimestamp(at, UTC)
+        try:
+            return self._line(moment, level, name, event, self._always | fields)
+        except Exception as failure:  # noqa: BLE001 - as above
+            return self._failed(moment, failure)
+
+    def _failed(self, at: datetime, failure: Exception) -> bytes:
+        reason: dict[str, object] = {"reason": type(failure).__qualname__}
+        return self._line(at, "error", __name__, "a log line could not be made", reason)
 
     def confess(self, dropped: int) -> bytes:
         """Return the line that owns up to lines dropped because nobody read fast enough."""

@@ -7,13 +7,17 @@ import os
 import select
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PATIENCE = 5.0
 """Seconds the thread waits for a reader before it gives a batch up."""
+
+
+Line: TypeAlias = "bytes | Callable[[], bytes]"
+"""A line, or what makes it when it is written. Made together, lines cost a third of what each costs amid a call."""
 
 
 class Sink:
@@ -36,7 +40,7 @@ class Sink:
         self._confession = confession
         self._capacity = capacity
         self._interval = interval
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[Line] = deque()
         self._dropped = 0
         self._closed = False
         self._wake = threading.Event()
@@ -45,8 +49,8 @@ class Sink:
         self._thread.start()
         atexit.register(self.close)
 
-    def write(self, line: bytes, *, urgent: bool = False) -> None:
-        """Take a line. From any thread; returns at once."""
+    def write(self, line: Line, *, urgent: bool = False) -> None:
+        """Take a line; what makes one must not raise. From any thread; returns at once."""
         if len(self._lines) >= self._capacity:
             self._dropped += 1
             return
@@ -80,7 +84,8 @@ class Sink:
         try:
             while self._lines:
                 lines = [self._lines.popleft() for _ in range(len(self._lines))]
-                if not self._put(b"".join(lines), patience):
+                made = [line if isinstance(line, bytes) else line() for line in lines]
+                if not self._put(b"".join(made), patience):
                     self._dropped += len(lines)
                     return
                 self._confess()

@@ -37,6 +37,7 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 _HANGS_AFTER = 10.0
 _MARGIN = 10.0
 """Seconds for what a worker does beside draining."""
+_MEMORY = "/dev/shm"  # noqa: S108 - containers have it, writable, also where their root is not
 _log = logging.logger("gatelodge.process")
 
 
@@ -86,7 +87,7 @@ async def _running(settings: Settings) -> AsyncIterator[tuple[Crew, str, str | N
     server, database, size = settings.server, settings.database, settings.server.workers
     async with AsyncExitStack() as stack:
         port = stack.enter_context(held(server.host, server.port))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gatelodge-"))  # mode 0700
+        folder = stack.enter_context(_folder())
         url = await stack.enter_async_context(database_url(database))
         await prepare_schema(url, database)  # once, before several would
         numbers = Numbers(size)
@@ -188,3 +189,23 @@ class _Signals:
             self._task.cancel()
         for number in _ENDING:
             asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder of our own, mode 0700, for the workers' sockets: in memory where the file system is read-only.
+
+    Raises:
+        CannotRun: there is no place for one.
+
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix="gatelodge-")
+    except FileNotFoundError:
+        pass
+    try:
+        return tempfile.TemporaryDirectory(prefix="gatelodge-", dir=_MEMORY)
+    except OSError as error:
+        raise CannotRun(
+            "several workers need a folder for their sockets, and nothing is writable: mount one at /tmp, or name one "
+            "in TMPDIR"
+        ) from error

@@ -9,7 +9,7 @@ from service import call
 from service.access import Principal
 from service.errors import CredentialsInvalid
 from service.rpc.interceptors.layer import Context, Handler, Layer, Serve
-from service.rpc.metadata import metadata_of
+from service.rpc.metadata import headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,11 +96,11 @@ def _token(context: Context) -> str | None:
         CredentialsInvalid: there is more than one, or one that is no bearer token.
 
     """
-    values = [value for key, value in metadata_of(context) if key == "authorization"]
+    values = headers_of(context).texts("authorization")
     if not values:
         return None
     value = values[0]
-    if len(values) > 1 or not isinstance(value, str) or len(value) > _MAX_CHARACTERS or not value.isascii():
+    if len(values) > 1 or len(value) > _MAX_CHARACTERS or not value.isascii():
         raise CredentialsInvalid
     if value[: len(_SCHEME)].lower() != _SCHEME or not value.isprintable():
         raise CredentialsInvalid

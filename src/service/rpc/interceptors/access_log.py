@@ -13,6 +13,7 @@ from opentelemetry import trace
 from service import call
 from service.rpc.interceptors.layer import Context, Layer, Serve
 from service.rpc.outcome import FAULTS, TROUBLE, code_of
+from service.spans import traced
 from service.telemetry.logging import PlainLog
 from service.telemetry.redaction import safe, safe_fields
 
@@ -78,33 +79,32 @@ class AccessLog(Layer):
             raise
         finally:
             code, seconds = code_of(context, error), self._clock() - start
-            meter.finished(_NAMES[code], seconds)
+            name = "OK" if code is grpc.StatusCode.OK else _NAMES[code]
+            meter.finished(name, seconds)
             # A log that cannot be written must not turn a good call into a bad one.
             with suppress(Exception):
-                self._write(method, code, seconds)
+                self._log.log(_level(method, code), "call", _fields(method, name, seconds))
 
     def _meter(self, name: str) -> MethodMetrics:
         return self._meters.setdefault(name, self._metrics.method(name))
 
-    def _write(self, method: Method, code: grpc.StatusCode, seconds: float) -> None:
-        fields: dict[str, object] = {
-            "rpc_method": method.name,
-            "code": _NAMES[code],
-            "duration_ms": round(seconds * 1e3, 3),
-        }
-        _add_call(fields, call.current())
+
+def _fields(method: Method, code: str, seconds: float) -> dict[str, object]:
+    fields: dict[str, object] = {"rpc_method": method.name, "code": code, "duration_ms": round(seconds * 1e3, 3)}
+    current = call.current()
+    if current is not None:
+        _add_call(fields, current)
+    if traced():
         span = trace.get_current_span().get_span_context()
-        if span.is_valid:
-            fields["trace_id"] = trace.format_trace_id(span.trace_id)
-            fields["span_id"] = trace.format_span_id(span.span_id)
-        self._log.log(_level(method, code), "call", fields)
+        fields["trace_id"] = trace.format_trace_id(span.trace_id)
+        fields["span_id"] = trace.format_span_id(span.span_id)
+    return fields
 
 
-def _add_call(fields: dict[str, object], current: call.Call | None) -> None:
+def _add_call(fields: dict[str, object], current: call.Call) -> None:
     """Add what the call's layers know of it. Facts never replace a field."""
-    if current is None:
-        return
-    fields |= {"request_id": current.request_id, "source": current.source}
+    fields["request_id"] = current.request_id
+    fields["source"] = current.source
     if current.peer_identity is not None:
         fields["peer"] = safe(current.peer_identity)
     if current.principal is not None:
@@ -114,6 +114,8 @@ def _add_call(fields: dict[str, object], current: call.Call | None) -> None:
 
 
 def _level(method: Method, code: grpc.StatusCode) -> int:
+    if code is grpc.StatusCode.OK:
+        return logging.DEBUG if method.infrastructure else logging.INFO
     if code in FAULTS:
         return logging.ERROR
     if method.infrastructure:

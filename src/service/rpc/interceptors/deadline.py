@@ -51,7 +51,7 @@ class Deadline(Layer):
         try:
             if seconds is not None:
                 self._note(seconds)
-                entry.end_after(seconds)
+                self._inflight.end_after(entry, seconds)
             return await proceed(request, context)
         except asyncio.CancelledError:
             verdict = entry.settle()

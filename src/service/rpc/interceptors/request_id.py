@@ -9,7 +9,7 @@ import uuid_utils
 
 from service import call
 from service.rpc.interceptors.layer import Context, Layer, Serve
-from service.rpc.metadata import metadata_of
+from service.rpc.metadata import headers_of
 from service.rpc.source import Sources
 from service.rpc.status import REQUEST_ID_KEY
 
@@ -55,8 +55,10 @@ class RequestId(Layer):
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
-        request_id, user_agent = _told(context)
-        request_id = request_id or self._new_id()
+        headers = headers_of(context)
+        given = headers.text(REQUEST_ID_KEY)
+        request_id = given if given is not None and _ACCEPTED.fullmatch(given) else self._new_id()
+        user_agent = _printable((headers.text("user-agent") or "")[:_USER_AGENT_CHARACTERS])
         identity = self._identify(context) if self._identify is not None else None
         call.enter(call.Call(request_id, method.name, self._source(context), user_agent, identity))
         metadata = ((REQUEST_ID_KEY, request_id),)
@@ -64,17 +66,6 @@ class RequestId(Layer):
         if method.server_streaming and method.known:
             await context.send_initial_metadata(metadata)
         return await proceed(request, context)
-
-
-def _told(context: Context) -> tuple[str, str]:
-    """Return the id that the caller gave, if it is well formed, and what the caller says its software is."""
-    request_id = user_agent = ""
-    for key, value in metadata_of(context):
-        if key == REQUEST_ID_KEY and not request_id and isinstance(value, str) and _ACCEPTED.fullmatch(value):
-            request_id = value
-        elif key == "user-agent" and isinstance(value, str):
-            user_agent = _printable(value[:_USER_AGENT_CHARACTERS])
-    return request_id, user_agent
 
 
 def _printable(text: str) -> str:

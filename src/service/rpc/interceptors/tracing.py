@@ -16,7 +16,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from service import call
 from service.rpc.interceptors.layer import Context, Handler, Layer, Serve
-from service.rpc.metadata import metadata_of
+from service.rpc.metadata import headers_of
 from service.rpc.outcome import FAULTS, TROUBLE, code_of
 from service.spans import trace_with
 
@@ -79,10 +79,9 @@ class Tracing(Layer):
         return result
 
     def _samples(self, context: Context) -> bool:
-        for key, value in metadata_of(context):
-            if key == "traceparent" and isinstance(value, str):
-                return _parent_samples(value) and context.peer().startswith(_PEERS)
-        return self._dice() < self._ratio and context.peer().startswith(_PEERS)
+        parent = headers_of(context).text("traceparent")
+        wanted = self._dice() < self._ratio if parent is None else _parent_samples(parent)
+        return wanted and context.peer().startswith(_PEERS)
 
     async def _trace(self, method: Method, proceed: Serve) -> Callable[[Any, Context], Any]:
         """Wrap the method in OpenTelemetry's interceptor; every kind is a coroutine here, so as a unary one."""
