@@ -17,6 +17,7 @@ import uvloop
 from google.protobuf import wrappers_pb2
 
 from service.rpc.server import Transport, build_server, channel_arguments, listen
+from service.tuning import take_turns
 
 PATH = "/bench.Hello/SayHello"
 HELLO = "hello, " + "x" * 200
@@ -30,6 +31,8 @@ async def say_hello(request: wrappers_pb2.StringValue, _: Any) -> wrappers_pb2.S
 
 async def main() -> None:
     ours = sys.argv[1] == "ours"
+    if ours:
+        take_turns()
     server = build_server((), Transport()) if ours else grpc.aio.server(options=channel_arguments(Transport()))
     handler = grpc.unary_unary_rpc_method_handler(
         say_hello,

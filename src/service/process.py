@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from service import tuning
 from service.app import running
 from service.build import this_build
 from service.errors import CannotRun, DomainError
@@ -26,6 +27,7 @@ _log = logging.logger("gatelodge.process")
 
 def run_server(settings: Settings) -> int:
     """Serve, and return the exit status. Raises as `running`."""
+    tuning.take_turns()
     version = this_build().version
     logs = logging.configure(settings.log, service="gatelodge", version=version, stream=sys.stderr)
     try:
@@ -43,6 +45,7 @@ async def serve(settings: Settings) -> None:
     try:
         _log.info("starting", commit=this_build().commit, env=settings.env, pid=os.getpid(), loop=_loop())
         async with running(settings) as app:
+            tuning.started()
             _log.info("serving", address=app.address, ops_address=app.ops_address)
             if settings.log.format == "console":
                 print(greeting(app.address, app.ops_address, tls=app.reload is not None), flush=True)

@@ -159,8 +159,11 @@ async def test_more_than_threads_and_queue_are_refused_at_once() -> None:
             await entered.verify(RIGHT, None)
         assert caught.value.retry_after > 0
         assert entered.stats().refused == 1
+        with pytest.raises(Overloaded):
+            entered.expect_room()
         go_on.set()
         await asyncio.gather(*jobs)
+        entered.expect_room()
         await entered.verify(RIGHT, None)
 
 
@@ -190,13 +193,14 @@ async def test_a_cancelled_job_gives_its_place_back() -> None:
         assert (stats.active, stats.queued) == (0, 0)
 
 
-async def test_hashing_happens_on_threads_of_lowest_priority() -> None:
-    nice: list[int] = []
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="only Linux has scheduling policies")
+async def test_hashing_happens_on_threads_that_run_when_no_other_wants_to() -> None:
+    policies: list[int] = []
 
     def note(_: float) -> None:
-        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        policies.append(os.sched_getscheduler(threading.get_native_id()))
 
     async with Hasher(CHEAP, threads=1, queue=1, pepper=None, took=note):
         pass
-    assert nice == [19]
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
+    assert policies == [os.SCHED_IDLE]
+    assert os.sched_getscheduler(0) != os.SCHED_IDLE

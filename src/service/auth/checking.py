@@ -79,6 +79,8 @@ class PasswordCheck:
             Overloaded, DependencyUnavailable: the server cannot check it now; it is not counted.
 
         """
+        # In a storm most attempts end here: what they cost is taken from those that are let in, and from other calls.
+        self._hasher.expect_room()
         reservation = await self._throttle.reserve(attempt.canonical, attempt.source, attempt.device)
         try:
             found, verdict = await self._look(attempt)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
-import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from service.auth.passwords import Password
 from service.errors import Overloaded
 from service.spans import span
 from service.telemetry.readings import HashQueue
+from service.tuning import stand_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +32,6 @@ _DEAREST = 16
 """How many times the cost of a new hash, or of a usual one, a stored one may have; beyond that it is not computed."""
 _USUAL_COST = 19456 * 2
 """KiB times passes of OWASP's parameters."""
-_NICENESS = 19
 _SALT = bytes(16)
 """Of hashes that are computed for their time alone."""
 
@@ -84,7 +82,7 @@ class Hasher:
         self._threads = threads
         self._jobs = 0
         self._refused = 0
-        self._pool = ThreadPoolExecutor(threads, "argon2", initializer=_yield_to_the_event_loop)
+        self._pool = ThreadPoolExecutor(threads, "argon2", initializer=stand_back)
         self._dummy = ""
 
     async def __aenter__(self) -> Self:
@@ -126,6 +124,10 @@ class Hasher:
         with span("argon2id verify"):
             return await self._run(lambda: self._verdict(password, stored), queue=self._queue)
 
+    def expect_room(self) -> None:
+        """Raise `Overloaded` while the queue is full: for whoever would else work in vain before `verify` does."""
+        self._expect_room(self._queue)
+
     def stats(self) -> HashQueue:
         """Return what the metrics page shows; safe from any thread."""
         jobs = self._jobs
@@ -133,15 +135,18 @@ class Hasher:
         return HashQueue(active=active, queued=jobs - active, limit=self._queue, refused=self._refused)
 
     async def _run(self, work: Callable[[], Result], *, queue: int) -> Result:
-        if self._jobs >= self._threads + queue:
-            self._refused += 1
-            raise Overloaded("password_hashing", retry_after=1.0)
+        self._expect_room(queue)
         self._jobs += 1
         job = self._pool.submit(self._timed, work)
         loop = asyncio.get_running_loop()
         # Not in a finally: a cancelled caller goes at once, its hash holds the slot until the thread is done with it.
         job.add_done_callback(lambda _: _tell(loop, self._done))
         return await asyncio.wrap_future(job)
+
+    def _expect_room(self, queue: int) -> None:
+        if self._jobs >= self._threads + queue:
+            self._refused += 1
+            raise Overloaded("password_hashing", retry_after=1.0)
 
     def _timed(self, work: Callable[[], Result]) -> Result:
         start = time.perf_counter()
@@ -215,12 +220,6 @@ class Hasher:
     @staticmethod
     def _peppered(password: Password, pepper: bytes) -> bytes:
         return hmac.digest(pepper, password.reveal(), "sha256")
-
-
-def _yield_to_the_event_loop() -> None:
-    """Give hashing threads the lowest priority: a login storm then costs other calls next to nothing (facts: p99)."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

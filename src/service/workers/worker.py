@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from service import tuning
 from service.app import running
 from service.build import this_build
 from service.errors import CannotRun, DomainError
@@ -31,6 +32,7 @@ _log = logging.logger("gatelodge.process")
 
 def run_worker(told: Callable[[Exception], str]) -> int:
     """Serve until the parent says otherwise, and return the exit status; `told` puts a refusal into words."""
+    tuning.take_turns()
     with ExitStack() as closing:  # after the loop, which has the last tasks end: what they say is logged, too
         return uvloop.run(_work(told, closing))
 
@@ -82,6 +84,7 @@ async def _serve(settings: Settings, charge: Charge, channel: Channel) -> None:
     try:
         _log.info("worker starting", pid=os.getpid())
         async with running(settings, ops_socket=charge.ops_socket) as app:
+            tuning.started()
             await channel.tell(serving=app.address)
             await _until_told(orders, app)
         orders.close()
