@@ -91,7 +91,8 @@ class Bench:
 
     async def throughput(self) -> None:
         """Calls a second beside the floor and the peers, one after the other in every round."""
-        service, floor = await self.house.service(APP_AUTH__REGISTRATION="open"), await self.house.floor()
+        service = await self.house.service(APP_AUTH__REGISTRATION="open")
+        floor, ours = await self.house.floor("stock"), await self.house.floor("ours")
         persons = await people(self.house, service.port, PERSONS)
         crowd(self.house, CROWD)
         jwks = self.house.folder / "jwks.json"
@@ -99,24 +100,28 @@ class Bench:
             jwks.write_bytes(answer.read())
         bare, full = await self.house.peer("bare", jwks), await self.house.peer("full", jwks)
         make_administrator(self.house, persons[0])
-        admin = (await fresh_tokens(service.port, persons[:1], 1))[0][1]
-        fresh = await fresh_tokens(service.port, persons[1:65], FRESH)
         one = persons[1]
-        token = fresh[0][1]
+        (token,) = [text for _, text in await fresh_tokens(service.port, [one], 1)]
         get_user = users_pb2.GetUserRequest(user_id=one.user_id)
-        varied = [call(GET_USER, users_pb2.GetUserRequest(user_id=who.user_id), text) for who, text in fresh]
+        hello_request = wrappers_pb2.StringValue(value="ada")
         rows: dict[str, Callable[[], Awaitable[float]]] = {
+            "hello_ours_over_floor": lambda: self.flood(ours, hello.PATH, hello_request, ""),
             "getuser_over_floor": lambda: self.flood(service, GET_USER, get_user, token),
-            "getuser_fresh_over_floor": lambda: self.send(service, varied),
             "getme_over_floor": lambda: self.flood(
                 service, "/gatelodge.auth.v1.AuthService/GetMe", auth_pb2.GetMeRequest(), token
             ),
         }
         peers = {"getuser_over_fastapi_bare": bare, "getuser_over_fastapi_full": full}
         if not self.quick:
+            admin = (await fresh_tokens(service.port, persons[:1], 1))[0][1]
+            varied = [
+                call(GET_USER, users_pb2.GetUserRequest(user_id=who.user_id), text)
+                for who, text in await fresh_tokens(service.port, persons[2:65], FRESH)
+            ]
             introspected = tokens_pb2.IntrospectTokenRequest(token=token)
             page = users_pb2.ListUsersRequest(page_size=50)
             rows |= {
+                "getuser_fresh_over_floor": lambda: self.send(service, varied),
                 "introspect_over_floor": lambda: self.flood(
                     service, "/gatelodge.auth.v1.TokenService/IntrospectToken", introspected, admin
                 ),
@@ -124,19 +129,20 @@ class Bench:
                     service, "/gatelodge.users.v1.UserService/ListUsers", page, admin
                 ),
                 "createuser_over_floor": lambda: self.create(service, admin),
-                "refresh_over_floor": lambda: self.refresh(service, persons[1:65]),
+                "refresh_over_floor": lambda: self.refresh(service, persons[2:65]),
             }
         for peer in peers.values():
             await self.fetch(peer, one, token)  # the first second of a process is not its usual one
         for _ in range(self.rounds):
-            base = await self.flood(floor, hello.PATH, wrappers_pb2.StringValue(value="ada"), "")
+            base = await self.flood(floor, hello.PATH, hello_request, "")
             self.report.add("floor_per_s", base)
             for key, measure in rows.items():
                 self.report.add(key, await measure() / base)
             got = self.report.samples["getuser_over_floor"][-1] * base
+            self.report.add("getuser_over_hello_ours", got / base / self.report.samples["hello_ours_over_floor"][-1])
             for key, peer in peers.items():
                 self.report.add(key, got / await self.fetch(peer, one, token))
-        for process in (service, floor, bare, full):
+        for process in (service, floor, ours, bare, full):
             await asyncio.to_thread(process.stop)
 
     async def flood(self, process: Process, path: str, message: object, token: str) -> float:

@@ -16,6 +16,7 @@ import grpc.aio
 import uvloop
 from google.protobuf import wrappers_pb2
 
+from service.rpc.loop import Loop
 from service.rpc.server import Transport, build_server, channel_arguments, listen
 from service.tuning import take_turns
 
@@ -50,4 +51,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(), loop_factory=Loop if sys.argv[1] == "ours" else uvloop.new_event_loop)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 RIG = Path(__file__).parent
-GATELODGE = os.environ.get("BENCH_GATELODGE") or str(Path(sys.executable).with_name("gatelodge"))
+ROOT = RIG.parents[1]
 CORES = sorted(os.sched_getaffinity(0))
 MEASURED = CORES[:1]
 OTHERS = CORES[1:] or CORES
@@ -97,6 +97,8 @@ class House:
     folder: Path
     database_url: str
     otlp_endpoint: str
+    gatelodge: str
+    """The command that is measured."""
     started: list[Process] = field(default_factory=list)
 
     def environ(self, **settings: str) -> dict[str, str]:
@@ -122,7 +124,12 @@ class House:
     def migrate(self) -> None:
         """Bring the schema up to date, as before a deployment."""
         done = subprocess.run(
-            [GATELODGE, "migrate"], env=self.environ(), cwd=self.folder, capture_output=True, text=True, check=False
+            [self.gatelodge, "migrate"],
+            env=self.environ(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"gatelodge migrate: {done.stderr}")
@@ -133,7 +140,7 @@ class House:
         began = time.perf_counter()
         with on(cores), log.open("wb") as out:
             popen = subprocess.Popen(
-                [GATELODGE, "serve"], env=self.environ(**settings), cwd=self.folder, stderr=out, stdout=out
+                [self.gatelodge, "serve"], env=self.environ(**settings), cwd=self.folder, stderr=out, stdout=out
             )
         served = await self._until(popen, log, rb'"event":"serving"')
         took = time.perf_counter() - began
@@ -175,6 +182,21 @@ class House:
         return process
 
 
+def as_in_the_image(tree: Path) -> str:
+    """Build what the image holds, and return its command; where that fails, the development environment's."""
+    here = Path(sys.executable)
+    fast = os.uname().machine == "x86_64" and any(shutil.which(name) for name in ("cc", "gcc"))
+    command = ["sh", str(ROOT / "deploy" / "image" / "build-tree.sh"), str(tree), str(here)]
+    environ = {**os.environ, "UV": str(here.with_name("uv")), "ARGON2_V3": "yes" if fast else "no"}
+    if not fast:
+        print("note: no C compiler, or not x86-64: argon2 is the wheel's", file=sys.stderr)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"note: measured is the development environment; the image's tree: {done.stderr[-500:]}", file=sys.stderr)
+        return str(here.with_name("gatelodge"))
+    return str(tree / "bin" / "gatelodge")
+
+
 @asynccontextmanager
 async def house() -> AsyncIterator[House]:
     """Build it, and end every process it started."""
@@ -187,8 +209,11 @@ async def house() -> AsyncIterator[House]:
         with on(OTHERS):
             postgres = EmbeddedPostgres(folder / "postgres", durable=True)
             url = await postgres.start()
+        gatelodge = os.environ.get("BENCH_GATELODGE", "")
+        if not gatelodge:
+            gatelodge = await asyncio.to_thread(as_in_the_image, folder / "tree")
         async with collecting() as collector:
-            built = House(folder, url, collector.endpoint)
+            built = House(folder, url, collector.endpoint, gatelodge)
             try:
                 yield built
             finally:

@@ -42,6 +42,8 @@ TARGETS = {
     "rss_idle_mib": Target("RSS of an idle worker, MiB", most=100),
     "rss_growth": Target("RSS after 100 000 calls with 10 % cancelled ÷ after 10 000", most=1.05),
     "cold_start_s": Target("cold start to SERVING, s", most=1.5),
+    "hello_ours_over_floor": Target("hello on the service's own server class ÷ floor, which is grpc.aio's"),
+    "getuser_over_hello_ours": Target("GetUser ÷ hello on the service's own server class"),
     "getme_over_floor": Target("GetMe, repeated tokens ÷ floor"),
     "introspect_over_floor": Target("IntrospectToken ÷ floor"),
     "listusers_over_floor": Target("ListUsers, a page of 50 of 10 000 ÷ floor"),

@@ -15,6 +15,7 @@ from service.app import running
 from service.build import this_build
 from service.errors import CannotRun, DomainError
 from service.greeting import greeting
+from service.rpc.loop import Loop
 from service.telemetry import logging
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def run_server(settings: Settings) -> int:
     version = this_build().version
     logs = logging.configure(settings.log, service="gatelodge", version=version, stream=sys.stderr)
     try:
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings), loop_factory=Loop)
     finally:
         logs.close()  # after the loop, which has the last tasks end: what they say is logged, too
     return 0
@@ -64,7 +65,8 @@ async def serve(settings: Settings) -> None:
 
 
 def _loop() -> str:
-    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    loop = asyncio.get_running_loop()
+    return "uvloop" if isinstance(loop, uvloop.Loop) else type(loop).__module__.partition(".")[0]
 
 
 def reload_on_sighup(app: App) -> None:

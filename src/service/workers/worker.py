@@ -16,6 +16,7 @@ from service.app import running
 from service.build import this_build
 from service.errors import CannotRun, DomainError
 from service.options import cores
+from service.rpc.loop import Loop
 from service.settings import SettingsError, load
 from service.telemetry import logging
 from service.telemetry.families import dump
@@ -34,7 +35,7 @@ def run_worker(told: Callable[[Exception], str]) -> int:
     """Serve until the parent says otherwise, and return the exit status; `told` puts a refusal into words."""
     tuning.take_turns()
     with ExitStack() as closing:  # after the loop, which has the last tasks end: what they say is logged, too
-        return uvloop.run(_work(told, closing))
+        return uvloop.run(_work(told, closing), loop_factory=Loop)
 
 
 async def _work(told: Callable[[Exception], str], closing: ExitStack) -> int:
