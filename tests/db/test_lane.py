@@ -24,6 +24,13 @@ pytestmark = pytest.mark.asyncio
 ALL = Statement("lane.all", "SELECT id, text, pg_backend_pid() AS backend FROM things", row=Numbered)
 
 
+async def test_a_row_that_is_not_there_is_none(fast: Database, url: str) -> None:
+    assert await fast.optional(FIND, id=-1) is None
+    assert (await fast.optional(FIND, id=1)) == await fast.one(FIND, id=1)
+    async with Database(url, PoolOptions(min_size=1, fast_connections=0)) as pooled:
+        assert await pooled.optional(FIND, id=-1) is None
+
+
 async def test_it_answers_as_the_pool_does(fast: Database) -> None:
     for number in (0, 1, 500):
         laned_row = await fast.one(FIND, id=number)

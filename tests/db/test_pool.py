@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
@@ -150,6 +151,32 @@ async def test_a_connection_that_dies_during_commit_is_not_retried(
     with pytest.raises(DependencyUnavailable):
         await writing
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize(("repeatable", "effects"), [(True, 2), (False, 1)])
+async def test_what_is_done_apart_is_run_again_after_an_unknown_outcome_only_where_that_is_allowed(
+    one: Database, conn: Connection, *, repeatable: bool, effects: int
+) -> None:
+    dying = iter([True])
+
+    async def work(conn: Connection) -> None:
+        await ADD.execute(conn, id=1)
+        if next(dying, False):
+            with socket.socket(fileno=os.dup(conn.fileno())) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
+            await PID.one(conn)
+
+    with nullcontext() if repeatable else pytest.raises(DependencyUnavailable):
+        await one.apart(work, repeatable=repeatable)
+    assert await count(conn) == [effects, 0]
+
+
+async def test_what_the_server_refused_is_run_again_in_any_case(
+    one: Database, admin: Connection, conn: Connection
+) -> None:
+    await terminate(admin, (await one.read(PID.one)).pid)
+    await one.apart(lambda conn: ADD.execute(conn, id=1), repeatable=False)
+    assert await count(conn) == [1, 0]
 
 
 async def test_a_failure_rolls_back_and_is_not_retried(one: Database, conn: Connection) -> None:

@@ -94,8 +94,7 @@ class PasswordCheck:
         return Checked(outcome, found, verdict.outdated)
 
     async def _look(self, attempt: Attempt) -> tuple[CandidateRow | None, Verdict]:
-        canonical = attempt.canonical
-        found = await self._database.read(lambda conn: FIND_CANDIDATE.optional(conn, email_canonical=canonical))
+        found = await self._database.optional(FIND_CANDIDATE, email_canonical=attempt.canonical)
         return found, await self._hasher.verify(attempt.password, found.hash if found else None)
 
 

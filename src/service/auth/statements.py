@@ -22,9 +22,12 @@ class CandidateRow(NamedTuple):
     must_change: bool | None
 
 
-class TakenRow(NamedTuple):
-    """That an attempt was taken."""
+class BucketRow(NamedTuple):
+    """What became of an attempt in one of its buckets."""
 
+    key: bytes
+    next_time: datetime | None
+    """When it takes the next one; later than now: it must wait."""
     taken: bool
 
 
@@ -160,50 +163,97 @@ SET_PASSWORD = Command(
 # `attempts` is what it was right after the last attempt, that one included: the wait depends on nothing else. There is
 # none while another one still goes into `free`, or as soon as enough has decayed for that.
 _NEXT_TIME: Final[LiteralString] = """
-    CASE WHEN kept.attempts + 1 > %(free)s THEN
+    CASE WHEN kept.attempts + 1 > wanted.free THEN
         kept.last_time + make_interval(secs => least(
             %(max_delay)s,
-            %(base_delay)s * power(2, least(greatest(kept.attempts - %(free)s, 0), 60)),
-            (kept.attempts + 1 - %(free)s) * %(decay)s
+            %(base_delay)s * power(2, least(greatest(kept.attempts - wanted.free, 0), 60)),
+            (kept.attempts + 1 - wanted.free) * %(decay)s
         ))
     END
 """
+_TERMS = {"decay": float, "base_delay": float, "max_delay": float}
 
-# One statement, so that guesses in parallel stand in line at the row: each sees the attempts of those before it. No row
-# comes back where the attempt must wait. Clocks differ: an attempt never moves the bucket's time backwards.
+# An attempt has two buckets; values of their own cost half of what arrays do, which PostgreSQL plans anew every time.
+_KEYS = {"first": bytes, "second": bytes | None}
+
+# One statement, a transaction of its own. An attempt that must wait is `early`: it locks nothing and writes nothing.
+# Every other one stands in line at its rows, so that guesses in parallel see those before them, and counts in all of
+# them or none. Nobody waits in a circle: rows that are there are locked in the order of keys, before new ones are made;
+# who waits for a new one waits for somebody who holds all of the former, and makes the others in that order, too.
+# A row that somebody else made meanwhile is neither `taken` nor told a time: ask again. Then others that were new may
+# have been taken already. Clocks differ: an attempt never moves the bucket's time backwards.
 RESERVE_ATTEMPT = Statement(
     "auth.reserve_attempt",
     """
-    INSERT INTO password_attempts AS kept (key, attempts, last_time) VALUES (%(key)s, 1, %(now)s::timestamptz)
-    ON CONFLICT (key) DO UPDATE SET
-        attempts = 1 + greatest(0, kept.attempts - greatest(0,
-            extract(epoch FROM %(now)s - kept.last_time)::double precision / %(decay)s)),
-        last_time = greatest(kept.last_time, %(now)s)
-    WHERE coalesce("""
+    WITH wanted AS (
+        SELECT key, free
+        FROM (VALUES
+            (%(first)s::bytea, %(first_free)s::double precision),
+            (%(second)s::bytea, %(second_free)s::double precision)
+        ) AS given (key, free)
+        WHERE key IS NOT NULL
+    ), early AS MATERIALIZED (
+        SELECT kept.key, kept.attempts, kept.last_time
+        FROM password_attempts AS kept JOIN wanted ON wanted.key = kept.key
+        WHERE"""
     + _NEXT_TIME
-    + """ <= %(now)s, true)
-    RETURNING true AS taken
+    + """> %(now)s::timestamptz
+    ), held AS MATERIALIZED (
+        SELECT key, attempts, last_time FROM password_attempts
+        WHERE key IN (%(first)s, %(second)s) AND NOT EXISTS (SELECT FROM early)
+        ORDER BY key FOR UPDATE
+    ), judged AS MATERIALIZED (
+        SELECT wanted.key, kept.key IS NULL AS is_new,"""
+    + _NEXT_TIME
+    + """AS next_time
+        FROM wanted LEFT JOIN (SELECT * FROM early UNION ALL SELECT * FROM held) AS kept ON kept.key = wanted.key
+    ), made AS (
+        INSERT INTO password_attempts (key, attempts, last_time)
+        SELECT key, 1, %(now)s FROM judged
+        WHERE is_new AND NOT EXISTS (SELECT FROM judged WHERE next_time > %(now)s)
+        ORDER BY key
+        ON CONFLICT DO NOTHING
+        RETURNING key
+    ), counted AS (
+        UPDATE password_attempts AS kept SET
+            attempts = 1 + greatest(0, kept.attempts - greatest(0,
+                extract(epoch FROM %(now)s - kept.last_time)::double precision / %(decay)s)),
+            last_time = greatest(kept.last_time, %(now)s)
+        WHERE key IN (%(first)s, %(second)s)
+            AND NOT EXISTS (SELECT FROM judged WHERE next_time > %(now)s)
+            AND (SELECT count(*) FROM made) = (SELECT count(*) FROM judged WHERE is_new)
+        RETURNING key
+    )
+    SELECT key, next_time, key IN (SELECT key FROM made UNION ALL SELECT key FROM counted) AS taken FROM judged
     """,
-    row=TakenRow,
-    params={"key": bytes, "now": datetime, "free": float, "decay": float, "base_delay": float, "max_delay": float},
-    not_null={"taken"},
+    row=BucketRow,
+    params=_KEYS | {"first_free": float, "second_free": float, "now": datetime} | _TERMS,
+    not_null={"key", "taken"},
 )
 
 FIND_NEXT_ATTEMPT = Statement(
     "auth.find_next_attempt",
-    "SELECT" + _NEXT_TIME + "AS next_time FROM password_attempts AS kept WHERE key = %(key)s",
+    "SELECT"
+    + _NEXT_TIME
+    + """AS next_time
+    FROM password_attempts AS kept CROSS JOIN (SELECT %(free)s::double precision AS free) AS wanted
+    WHERE key = %(key)s
+    """,
     row=NextTimeRow,
-    params={"key": bytes, "free": float, "decay": float, "base_delay": float, "max_delay": float},
+    params={"key": bytes, "free": float} | _TERMS,
 )
 
+# All are locked, in the order of attempts, before the first is changed. An empty bucket says the same as none.
 RELEASE_ATTEMPT = Command(
     "auth.release_attempt",
-    "UPDATE password_attempts SET attempts = greatest(0, attempts - 1) WHERE key = %(key)s",
-    params={"key": bytes},
-)
-
-FORGET_ATTEMPTS = Command(
-    "auth.forget_attempts", "DELETE FROM password_attempts WHERE key = %(key)s", params={"key": bytes}
+    """
+    UPDATE password_attempts
+    SET attempts = CASE WHEN key = %(emptied)s THEN 0 ELSE greatest(0, attempts - 1) END
+    WHERE key = ANY (ARRAY(
+        SELECT key FROM password_attempts WHERE key IN (%(first)s, %(second)s) ORDER BY key FOR UPDATE
+    ))
+    """,
+    params=_KEYS | {"emptied": bytes | None},
 )
 
 # Where everything has decayed, no row says the same. Those in use at the moment are skipped.

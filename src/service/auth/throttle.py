@@ -16,13 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.auth.statements import (
-    FIND_NEXT_ATTEMPT,
-    FORGET_ATTEMPTS,
-    PRUNE_ATTEMPTS,
-    RELEASE_ATTEMPT,
-    RESERVE_ATTEMPT,
-)
+from service.auth.statements import FIND_NEXT_ATTEMPT, PRUNE_ATTEMPTS, RELEASE_ATTEMPT, RESERVE_ATTEMPT
 from service.errors import DomainError, TooManyAttempts
 
 if TYPE_CHECKING:
@@ -30,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from service.auth.devices import KnownDevice
+    from service.auth.statements import BucketRow
     from service.clock import Clock
     from service.db import Connection, Database
 
@@ -109,7 +104,7 @@ class Throttle:
         buckets = self._buckets(canonical, source, device)
         now = self._clock()
         try:
-            await self._database.apart(lambda conn: self._reserve(conn, buckets, now))
+            await self._count(buckets, now)
         except _Refused as refusal:
             self._refused(refusal.bucket.scope.value)
             wait = (refusal.next_time - now).total_seconds()
@@ -118,11 +113,11 @@ class Throttle:
 
     async def settle(self, reservation: Reservation) -> None:
         """Give the attempt back, for its password was right; what a known device has open is forgotten altogether."""
-        await self._give_back(reservation, right=True)
+        await self._release(reservation.buckets, right=True)
 
     async def release(self, reservation: Reservation) -> None:
         """Give the attempt back, for it was never made: the server failed."""
-        await self._give_back(reservation, right=False)
+        await self._release(reservation.buckets)
 
     async def next_time(self, canonical: str) -> datetime | None:
         """Return when the account takes the next attempt from a device it does not know; None: at once."""
@@ -143,44 +138,69 @@ class Throttle:
             if gone < _BATCH:
                 return pruned
 
-    async def _reserve(self, conn: Connection, buckets: tuple[Bucket, ...], now: datetime) -> None:
-        for bucket in buckets:
-            taken = await RESERVE_ATTEMPT.optional(
+    async def _count(self, buckets: tuple[Bucket, ...], now: datetime) -> None:
+        """Count an attempt in all of the buckets, or in none and raise `_Refused`.
+
+        One statement does it, unless another attempt made one of the rows at the same moment: then the rest is asked
+        for again. Should that be refused, what was taken before is given back; until then, or for ever if this process
+        dies, a bucket that was empty counts one attempt too many, never one too few.
+        """
+        counted: tuple[Bucket, ...] = ()
+        while rest := tuple(bucket for bucket in buckets if bucket not in counted):
+            found = {row.key: row for row in await self._take(rest, now)}
+            for bucket in rest:
+                next_time = found[bucket.key].next_time
+                if next_time is not None and next_time > now:
+                    await self._release(counted)
+                    raise _Refused(bucket, next_time)
+            counted += tuple(bucket for bucket in rest if found[bucket.key].taken)
+
+    async def _take(self, buckets: tuple[Bucket, ...], now: datetime) -> list[BucketRow]:
+        return await self._database.apart(
+            lambda conn: RESERVE_ATTEMPT.all(
                 conn,
-                key=bucket.key,
+                first=buckets[0].key,
+                first_free=self._free(buckets[0]),
+                second=buckets[1].key if buckets[1:] else None,
+                second_free=self._free(buckets[-1]),
                 now=now,
-                free=float(self._terms.free[bucket.scope]),
                 decay=self._terms.decay,
                 base_delay=self._terms.base_delay,
                 max_delay=self._terms.max_delay,
-            )
-            if taken is None:
-                # The row stays locked by the statement that refused: this is the wait it refused for.
-                raise _Refused(bucket, await self._next_time(conn, bucket) or now)
+            ),
+            repeatable=True,  # what is counted twice decays twice as late; nobody gains by it
+        )
 
     async def _next_time(self, conn: Connection, bucket: Bucket) -> datetime | None:
         found = await FIND_NEXT_ATTEMPT.optional(
             conn,
             key=bucket.key,
-            free=float(self._terms.free[bucket.scope]),
+            free=self._free(bucket),
             decay=self._terms.decay,
             base_delay=self._terms.base_delay,
             max_delay=self._terms.max_delay,
         )
         return found.next_time if found else None
 
-    async def _give_back(self, reservation: Reservation, *, right: bool) -> None:
-        """Take the attempt out of its buckets. What cannot be given back decays: the call does not fail for it."""
+    async def _release(self, buckets: tuple[Bucket, ...], *, right: bool = False) -> None:
+        """Take the attempt out of the buckets. What cannot be given back decays: the call does not fail for it.
 
-        async def work(conn: Connection) -> None:
-            for bucket in reservation.buckets:
-                forget = right and bucket.scope is Scope.DEVICE
-                await (FORGET_ATTEMPTS if forget else RELEASE_ATTEMPT).execute(conn, key=bucket.key)
-
+        Never repeated where it may have been done: given back twice, an attempt would be somebody's guess.
+        """
+        if not buckets:
+            return
+        first, second = buckets[0].key, buckets[1].key if buckets[1:] else None
+        emptied = next((bucket.key for bucket in buckets if right and bucket.scope is Scope.DEVICE), None)
         try:
-            await self._database.apart(work)
+            await self._database.apart(
+                lambda conn: RELEASE_ATTEMPT.execute(conn, first=first, second=second, emptied=emptied),
+                repeatable=False,
+            )
         except DomainError as error:
             _log.warning("an attempt was not given back", reason=error.reason)
+
+    def _free(self, bucket: Bucket) -> float:
+        return float(self._terms.free[bucket.scope])
 
     def _buckets(self, canonical: str, source: str, device: KnownDevice | None) -> tuple[Bucket, ...]:
         if device is None:

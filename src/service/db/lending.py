@@ -104,10 +104,13 @@ class Lender:
         await self.pool.close()
         await self.outage.aclose()
 
-    async def lend(self, work: Callable[[Connection], Awaitable[Result]], *, keep: bool = False) -> Result:
+    async def lend(
+        self, work: Callable[[Connection], Awaitable[Result]], *, keep: bool = False, repeatable: bool = True
+    ) -> Result:
         """Run `work` on a connection; if that proves dead, run it again on a fresh, checked one.
 
-        With `keep`, a connection on which `work` succeeded is not given back: that is up to the caller.
+        With `keep`, a connection on which `work` succeeded is not given back: that is up to the caller. What is not
+        `repeatable` is run again only where the server said that it did not do it.
 
         Raises:
             DependencyUnavailable: no live connection to be had in time.
@@ -122,7 +125,8 @@ class Lender:
             try:
                 result = await work(conn)
             except Exception as error:  # noqa: BLE001 - looked at and raised again, unless the connection was dead
-                if not is_lost(error, conn) or deaths == _DEATHS - 1:
+                again = deaths < _DEATHS - 1 and (repeatable or _was_refused(error))
+                if not again or not is_lost(error, conn):
                     raise_meaning(error)
                 await conn.close()  # the session may be over while the socket is still open
             else:
@@ -199,6 +203,12 @@ class Lender:
             await self.pool.resize(low + 1, high + 1)
             await self.pool.resize(low, high)
         await self.pool.check()
+
+
+def _was_refused(error: Exception) -> bool:
+    """Tell whether the server itself said that the statement failed: then it had no effect."""
+    fault = error if isinstance(error, psycopg.Error) else error.__cause__
+    return isinstance(fault, psycopg.Error) and fault.sqlstate is not None
 
 
 def raise_meaning(error: Exception) -> NoReturn:

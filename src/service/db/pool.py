@@ -101,14 +101,18 @@ class Database:
         Does what ``read(lambda conn: statement.one(conn, …))`` does, at a fraction of its cost while all is well. For
         statements that find one row by a key.
         """
-        _free()
-        try:
-            row = await self._lane.optional(statement, values)
-        except NotTaken:
-            return await self._lender.lend(lambda conn: statement.one(conn, **values))
+        row = await self.optional(statement, **values)
         if row is None:
             raise statement.nothing()
         return row
+
+    async def optional(self, statement: Statement[AnyRow], **values: object) -> AnyRow | None:
+        """Return the row of a hot read, or None if there is none; else as `one`."""
+        _free()
+        try:
+            return await self._lane.optional(statement, values)
+        except NotTaken:
+            return await self._lender.lend(lambda conn: statement.optional(conn, **values))
 
     async def read(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Run `work` in autocommit and return what it returns.
@@ -155,19 +159,22 @@ class Database:
             mutation.begun = False
             raise
 
-    async def apart(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """Run `work` in a transaction of its own, which lasts whatever becomes of the call; else as `transact`.
+    async def apart(self, work: Callable[[Connection], Awaitable[Result]], *, repeatable: bool) -> Result:
+        """Run the one statement that `work` is; its effect lasts whatever becomes of the call.
 
         For what must be known before the call goes on, like an attempt that is counted before it is made. It is not the
-        call's change, and comes before that.
+        call's change, and comes before that. Without BEGIN and COMMIT it is one round trip; lost races are retried as
+        in `transact`. If the connection dies and nobody knows whether it was done, it is run again only where it is
+        `repeatable`: with two effects at worst.
 
         Raises:
             RuntimeError: the call's change has begun.
+            DependencyUnavailable: as in `read`; or the connection died, and the outcome is unknown.
             DomainError: as `transact`.
 
         """
         _free()
-        return await self._persist(work, None, None)
+        return await self._raced(lambda: self._lender.lend(work, repeatable=repeatable))
 
     async def _persist(
         self,
@@ -176,9 +183,12 @@ class Database:
         mutation: Mutation | None,
     ) -> Result:
         """Run the transaction, and again while it loses races."""
+        return await self._raced(lambda: self._attempt(work, isolation, mutation))
+
+    async def _raced(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
         for again in range(_RETRIES + 1):
             try:
-                return await self._attempt(work, isolation, mutation)
+                return await attempt()
             except Conflict as error:
                 if not is_race(error) or again == _RETRIES:
                     raise
