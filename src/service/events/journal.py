@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -25,22 +25,25 @@ class Journal:
         self._new_id = new_id
 
     async def record(self, conn: Connection, event: Event) -> None:
-        """Write `event` in the caller's transaction: both are there or neither.
+        """Write `event` in the caller's transaction: both are there or neither."""
+        await INSERT.execute(conn, **self.entry(event))
+
+    def entry(self, event: Event) -> dict[str, Any]:
+        """Return what is written of `event`, for a statement that writes it together with the change itself.
 
         Who did it, in which call and from where is taken from the call being served; outside of one, nobody did.
         """
         current = call.current()
         principal = current.principal if current else None
-        await INSERT.execute(
-            conn,
-            event_id=self._new_id(),
-            type=event.type,
-            subject=event.subject,
-            actor=UUID(principal.subject) if principal else None,
-            request_id=current.request_id if current else "",
-            source=host(current.source) if current else "",
-            payload=event.payload(),
-        )
+        return {
+            "event_id": self._new_id(),
+            "type": event.type,
+            "subject": event.subject,
+            "actor": UUID(principal.subject) if principal else None,
+            "request_id": current.request_id if current else "",
+            "source": host(current.source) if current else "",
+            "payload": event.payload(),
+        }
 
 
 def host(peer: str) -> str:

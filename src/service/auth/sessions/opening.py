@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from service.auth.sessions.model import Grant
-from service.auth.sessions.statements import FIND_HASH, HOLD_USER, INSERT
+from service.auth.sessions.statements import HOLD_USER, OPEN
 from service.auth.statements import CHANGE_PASSWORD
 from service.events.model import SessionStarted, UserPasswordSet
 from service.users.model import UserId, UserState
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from service.auth.sessions.ending import Ending
     from service.auth.sessions.model import Device, SessionTerms
     from service.auth.sessions.refresh_tokens import RefreshTokens
-    from service.auth.sessions.statements import HeldUserRow
+    from service.auth.sessions.statements import HeldUserRow, OpenedRow
     from service.auth.tokens import TokenIssuer
     from service.clock import Clock
     from service.db import Connection, Database
@@ -62,32 +61,29 @@ class Opening:
         session_id = self._new_id()
         first = self._refresh_tokens.first(user_id, session_id)
         expire_time = now + self._terms.lifetime
-
-        async def work(conn: Connection) -> HeldUserRow | None:
-            user = await HOLD_USER.optional(conn, user_id=user_id)
-            stored = await FIND_HASH.optional(conn, user_id=user_id)
-            if user is None or stored is None or not may_log_in(user) or not _same(stored.hash, verified):
-                return None
-            if replacement is not None and not await self._replace(conn, user_id, verified, replacement):
-                return None
-            await INSERT.execute(
-                conn,
-                user_id=user_id,
-                session_id=session_id,
-                device_label=device.label,
-                user_agent=device.user_agent,
-                source=device.source,
-                now=now,
-                expire_time=expire_time,
-                refresh_hash=first.hash,
+        values = {
+            "user_id": user_id,
+            "session_id": session_id,
+            "device_label": device.label,
+            "user_agent": device.user_agent,
+            "device_source": device.source,
+            "now": now,
+            "idle_since": now - self._terms.idle,
+            "expire_time": expire_time,
+            "refresh_hash": first.hash,
+            **self._journal.entry(SessionStarted(user_id, session_id=str(session_id))),
+        }
+        if replacement is None:
+            user = await self._database.apart(
+                lambda conn: OPEN.optional(conn, hash=verified, **values), repeatable=True
             )
-            await self._journal.record(conn, SessionStarted(user_id, session_id=str(session_id)))
-            await self._ending.end_surplus(conn, user_id, newest=session_id)
-            return user
-
-        user = await self._database.transact(work)
+        else:
+            user = await self._database.transact(lambda conn: self._replace(conn, verified, replacement, values))
         if user is None:
             return None
+        if user.others >= self._terms.most:
+            # A transaction of its own: should it fail, the next login ends what is too many.
+            await self._database.transact(lambda conn: self._ending.end_surplus(conn, user_id, newest=session_id))
         access = self._issuer.issue(
             UserId(user_id),
             session_id=session_id,
@@ -97,18 +93,20 @@ class Opening:
         )
         return Grant(session_id, expire_time, access, first)
 
-    async def _replace(self, conn: Connection, user_id: UUID, verified: str, replacement: str) -> bool:
-        """Replace the hash, unless another login has done so meanwhile."""
+    async def _replace(
+        self, conn: Connection, verified: str, replacement: str, values: dict[str, Any]
+    ) -> OpenedRow | None:
+        """Replace the hash, unless another login has done so meanwhile, and open the session."""
+        user_id = values["user_id"]
+        user = await HOLD_USER.optional(conn, user_id=user_id)
+        if user is None or not may_log_in(user):
+            return None
         if not await CHANGE_PASSWORD.execute(conn, user_id=user_id, old_hash=verified, new_hash=replacement):
-            return False
+            return None
         await self._journal.record(conn, UserPasswordSet(user_id, must_change=False))
-        return True
+        return await OPEN.one(conn, hash=replacement, **values)
 
 
 def may_log_in(user: HeldUserRow) -> bool:
     """Tell whether the user is active and not deleted."""
     return user.state == UserState.ACTIVE and user.delete_time is None
-
-
-def _same(stored: str, verified: str) -> bool:
-    return hmac.compare_digest(stored.encode(), verified.encode())

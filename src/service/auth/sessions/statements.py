@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from service.db.statement import Command, Statement
@@ -11,7 +11,7 @@ from service.errors import SessionNotFound
 
 
 class HeldUserRow(NamedTuple):
-    """What a login or a refresh must know of its user."""
+    """What a refresh must know of its user."""
 
     state: str
     roles: list[str]
@@ -19,10 +19,13 @@ class HeldUserRow(NamedTuple):
     token_version: int
 
 
-class HashRow(NamedTuple):
-    """The hash of a password."""
+class OpenedRow(NamedTuple):
+    """What a login must know of its user once its session is there."""
 
-    hash: str
+    roles: list[str]
+    token_version: int
+    others: int
+    """How many other sessions of the user live."""
 
 
 class SessionRow(NamedTuple):
@@ -87,35 +90,61 @@ HOLD_USER_ALONE = Statement(
     params={"user_id": UUID},
 )
 
-# A statement of its own, after the user is held: joined to that one it would show the hash as it was before the wait.
-FIND_HASH = Statement(
-    "sessions.find_hash",
-    "SELECT hash FROM passwords WHERE user_id = %(user_id)s",
-    row=HashRow,
-    params={"user_id": UUID},
-)
-
-INSERT = Command(
-    "sessions.insert",
+# A login in one statement, a transaction of its own: the session and its event, if user and password are still what
+# was verified. Both rows are locked, in this order: only so is each seen as it is after a wait for whoever changes it.
+# It may be run twice: the session that is there already is found, and nothing is added.
+OPEN = Statement(
+    "sessions.open",
     """
-    INSERT INTO sessions (
-        user_id, id, device_label, user_agent, source, last_source, create_time, last_use_time, expire_time,
-        refresh_hash
-    ) VALUES (
-        %(user_id)s, %(session_id)s, %(device_label)s, %(user_agent)s, %(source)s, %(source)s, %(now)s, %(now)s,
-        %(expire_time)s, %(refresh_hash)s
+    WITH held AS MATERIALIZED (
+        SELECT users.state, users.roles, users.delete_time, users.token_version, passwords.hash
+        FROM users JOIN passwords ON passwords.user_id = users.id
+        WHERE users.id = %(user_id)s
+        FOR SHARE OF users, passwords
+    ), welcome AS (
+        SELECT roles, token_version FROM held WHERE hash = %(hash)s AND state = 'active' AND delete_time IS NULL
+    ), opened AS (
+        INSERT INTO sessions (
+            user_id, id, device_label, user_agent, source, last_source, create_time, last_use_time, expire_time,
+            refresh_hash
+        )
+        SELECT
+            %(user_id)s, %(session_id)s, %(device_label)s, %(user_agent)s, %(device_source)s, %(device_source)s,
+            %(now)s, %(now)s, %(expire_time)s, %(refresh_hash)s
+        FROM welcome
+        ON CONFLICT DO NOTHING
+        RETURNING id
+    ), recorded AS (
+        INSERT INTO events (id, type, subject, actor, request_id, source, payload)
+        SELECT %(event_id)s, %(type)s, %(subject)s, %(actor)s, %(request_id)s, %(source)s, %(payload)s FROM opened
     )
+    SELECT roles, token_version, (
+        SELECT count(*) FROM sessions WHERE user_id = %(user_id)s AND id <> %(session_id)s AND"""
+    + _LIVES
+    + """
+    ) AS others
+    FROM welcome
     """,
+    row=OpenedRow,
     params={
         "user_id": UUID,
+        "hash": str,
         "session_id": UUID,
         "device_label": str,
         "user_agent": str,
-        "source": str,
-        "now": datetime,
+        "device_source": str,
         "expire_time": datetime,
         "refresh_hash": bytes,
-    },
+        "event_id": UUID,
+        "type": str,
+        "subject": UUID,
+        "actor": UUID | None,
+        "request_id": str,
+        "source": str,
+        "payload": dict[str, Any],
+    }
+    | _LIVES_PARAMS,
+    not_null={"roles", "token_version", "others"},
 )
 
 HOLD = Statement(
