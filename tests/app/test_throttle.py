@@ -187,7 +187,7 @@ async def open_attempts(client: Client) -> Sequence[tuple[float]]:
     return await client.sql("SELECT attempts FROM password_attempts ORDER BY attempts")
 
 
-async def test_an_attempt_that_the_server_was_too_busy_for_is_given_back(url: str, settings_for: SettingsFor) -> None:
+async def test_an_attempt_that_the_server_is_too_busy_for_is_not_counted(url: str, settings_for: SettingsFor) -> None:
     settings = settings_for(url, AUTH__ARGON2__HASH_THREADS="1", AUTH__ARGON2__HASH_QUEUE="0", **SLOW)
     async with running(settings) as app, Client(app.address, url) as client:
         busy = asyncio.ensure_future(outcome(client, wrong()))
@@ -195,8 +195,8 @@ async def test_an_attempt_that_the_server_was_too_busy_for_is_given_back(url: st
         for _ in range(15):
             assert await outcome(client, wrong("bob@example.com")) == "OVERLOADED"
         assert await busy == "LOGIN_FAILED"
-        # Ada's, the source's with hers alone, and Bob's with none.
-        assert [round(attempts) for (attempts,) in await open_attempts(client)] == [0, 1, 1]
+        # Ada's, and the source's with hers alone. Bob's, if one was counted before hers was hashed, was given back.
+        assert [round(attempts) for (attempts,) in await open_attempts(client) if attempts] == [1, 1]
 
 
 async def test_a_process_that_dies_in_the_middle_of_a_guess_leaves_it_counted(url: str, tmp_path: Path) -> None:

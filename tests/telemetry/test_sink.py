@@ -110,3 +110,18 @@ def test_lines_can_be_made_when_they_are_written_and_keep_their_order() -> None:
     sink.close()
     assert stream.getvalue() == "first\nmade\nlast\n"
     assert made == ["log-sink"]
+
+
+def test_a_line_that_cannot_be_made_is_owned_up_to_and_the_others_are_written() -> None:
+    stream = io.StringIO()
+
+    def fails() -> bytes:
+        raise TypeError
+
+    sink = Sink(stream, confession=lambda count: b"lost %d\n" % count, interval=0.01)
+    sink.write(fails)
+    sink.write(b"written\n")
+    sink.flush()
+    sink.write(b"later\n")
+    sink.close()
+    assert stream.getvalue() == "written\nlost 1\nlater\n"

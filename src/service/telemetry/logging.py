@@ -7,8 +7,8 @@ arguments, the event a fixed text: ``log.info("user created", user_id=…)``.
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from functools import partial
-from time import time
 from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import structlog
@@ -103,7 +103,7 @@ class Channel:
     def take_plain(self, level: int, event: str, fields: dict[str, object]) -> None:
         """Write one event whose fields need no cleaning, if its level is logged. Nobody may change them any more."""
         if self._levels.isEnabledFor(level):
-            line = partial(self._pipeline.render_plain, time(), _NAMES[level], self._name, event, fields)
+            line = partial(self._pipeline.render_plain, datetime.now(UTC), _NAMES[level], self._name, event, fields)
             self._sink.write(line, urgent=level >= logging.ERROR)
 
 

@@ -38,13 +38,12 @@ class Pipeline:
         except Exception as failure:  # noqa: BLE001 - logging must not fail whoever logs
             return self._failed(at, failure)
 
-    def render_plain(self, at: float, level: str, name: str, event: str, fields: dict[str, object]) -> bytes:
-        """Return the line of what happened `at` (Unix seconds), with fields plain, bounded, free of secrets already."""
-        moment = datetime.fromtimestamp(at, UTC)
+    def render_plain(self, at: datetime, level: str, name: str, event: str, fields: dict[str, object]) -> bytes:
+        """Return the line of what happened `at` that moment; the fields are plain, bounded, free of secrets already."""
         try:
-            return self._line(moment, level, name, event, self._always | fields)
+            return self._line(at, level, name, event, self._always | fields)
         except Exception as failure:  # noqa: BLE001 - as above
-            return self._failed(moment, failure)
+            return self._failed(at, failure)
 
     def _failed(self, at: datetime, failure: Exception) -> bytes:
         reason: dict[str, object] = {"reason": type(failure).__qualname__}

@@ -50,7 +50,7 @@ class Sink:
         atexit.register(self.close)
 
     def write(self, line: Line, *, urgent: bool = False) -> None:
-        """Take a line; what makes one must not raise. From any thread; returns at once."""
+        """Take a line. From any thread; returns at once."""
         if len(self._lines) >= self._capacity:
             self._dropped += 1
             return
@@ -84,13 +84,20 @@ class Sink:
         try:
             while self._lines:
                 lines = [self._lines.popleft() for _ in range(len(self._lines))]
-                made = [line if isinstance(line, bytes) else line() for line in lines]
+                made = [line if isinstance(line, bytes) else self._made(line) for line in lines]
                 if not self._put(b"".join(made), patience):
                     self._dropped += len(lines)
                     return
                 self._confess()
         finally:
             self._writing.release()
+
+    def _made(self, line: Callable[[], bytes]) -> bytes:
+        try:
+            return line()
+        except Exception:  # noqa: BLE001 - the thread must not end: without it nothing is written any more
+            self._dropped += 1
+            return b""
 
     def _confess(self) -> None:
         if dropped := self._dropped:
