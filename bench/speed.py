@@ -221,15 +221,16 @@ class Bench:
         ]
         tokens = await people_again(service.port, [], first="person1@example.com")
         cheap = [call(GET_USER, users_pb2.GetUserRequest(user_id=tokens[1]), tokens[0])]
+        hashing, calling = (2, 2) if self.quick else (3, 4)
         for _ in range(self.rounds):
-            limit = argon2_limit(max(self.seconds, 3))
+            limit = argon2_limit(hashing)
             self.report.add("argon2_per_s", limit)
-            stormy = Spec("127.0.0.1", service.port, requests, max(self.seconds, 3), in_flight=32, connections=1)
+            stormy = Spec("127.0.0.1", service.port, requests, hashing, in_flight=32, connections=1)
             outcome = await frames(stormy, CORES)
             if set(outcome.statuses) != {"0"}:
                 raise RuntimeError(f"Login answers {outcome.statuses}")
             self.report.add("login_over_argon2_limit", outcome.per_second / limit)
-            calm = Spec("127.0.0.1", service.port, cheap, max(self.seconds, 4), in_flight=64, rate=100)
+            calm = Spec("127.0.0.1", service.port, cheap, calling, in_flight=64, rate=100)
             idle = await frames(calm, CORES)
             flood = Spec(
                 "127.0.0.1", service.port, requests, calm.seconds + 1.5, in_flight=400, connections=4, rate=4 * limit
