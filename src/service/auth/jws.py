@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jwt.algorithms import get_default_algorithms
@@ -14,7 +16,7 @@ from jwt.algorithms import get_default_algorithms
 from service import base64url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from service.auth.keys import PublicKey
 
@@ -26,7 +28,7 @@ class BadToken(Exception):
     """Something is wrong with a token."""
 
 
-def opened(token: str, key_for: Callable[[dict[str, Any]], PublicKey]) -> tuple[bytes, PublicKey]:
+def opened(token: str, key_for: Callable[[Mapping[str, Any]], PublicKey]) -> tuple[bytes, PublicKey]:
     """Return the payload of a token, and the key it is signed with.
 
     `key_for` gives the key for a header, which nobody has proven yet. The key decides the algorithm, never the header
@@ -41,13 +43,19 @@ def opened(token: str, key_for: Callable[[dict[str, Any]], PublicKey]) -> tuple[
         raise BadToken("not three segments of base64url")
     signed, _, signature = token.rpartition(".")
     header, _, payload = signed.partition(".")
-    members = json_object(_decoded(header))
+    members = _header(header)
     key = key_for(members)
     if members.get("alg") != key.alg:
         raise BadToken("not the key's algorithm")
     if not _ALGORITHMS[key.alg].verify(signed.encode(), key.key, _decoded(signature)):
         raise BadToken("wrong signature")
     return _decoded(payload), key
+
+
+@lru_cache(maxsize=64)
+def _header(segment: str) -> Mapping[str, Any]:
+    """Read a header. All tokens of a key have the same, so those read last are remembered; what is wrong is not."""
+    return MappingProxyType(json_object(_decoded(segment)))
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
