@@ -47,6 +47,8 @@ class Spec:
     in_flight: int = 64
     connections: int = 1
     rate: float = 0
+    first: int = 0
+    """How many calls of each connection's share of `requests` are left out at the beginning: sent in an earlier run."""
     calls: int = 0
     """How many at most; 0: as many as come."""
     cancel_every: int = 0
@@ -240,7 +242,7 @@ async def load(spec: Spec) -> Outcome:
     share = max(1, spec.in_flight // spec.connections)
     connections = []
     for number in range(spec.connections):
-        made = Connection(book, built, number * len(built) // spec.connections, share)
+        made = Connection(book, built, spec.first + number * len(built) // spec.connections, share)
         await loop.create_connection(lambda made=made: made, spec.host, spec.port)  # type: ignore[misc]  # a lambda
         connections.append(made)
     used, began = cpu(), time.perf_counter()

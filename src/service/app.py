@@ -66,12 +66,16 @@ class App:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *, clock: Clock | None = None, ops_socket: str | None = None
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    ops_socket: str | None = None,
+    built: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[App]:
     """Build the service, serve until the block is left, then drain and close.
 
-    `clock` is the database's unless given. With `ops_socket` the service is one of several workers: it shares its port,
-    and shows its ops pages on that Unix socket.
+    `clock` is the database's unless given; `built` is called when all is there, before the first call can come. With
+    `ops_socket` the service is one of several workers: it shares its port, and shows its ops pages on that Unix socket.
 
     Raises:
         CannotRun: the schema, the signing keys or the embedded database are no good, or an address cannot be bound.
@@ -126,6 +130,7 @@ async def running(
         # Listening begins when all is ready: on a shared port, calls come at once. Last in, first out: the drain ends
         # the calls while everything they need is still there.
         await board.until_ready()
+        built()
         where = bind(server, settings.server, tls)
         await server.start()
         linger, grace = settings.server.drain_linger_seconds, settings.server.drain_grace_seconds

@@ -45,8 +45,7 @@ async def serve(settings: Settings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
     try:
         _log.info("starting", commit=this_build().commit, env=settings.env, pid=os.getpid(), loop=_loop())
-        async with running(settings) as app:
-            tuning.started()
+        async with running(settings, built=tuning.started) as app:
             _log.info("serving", address=app.address, ops_address=app.ops_address)
             if settings.log.format == "console":
                 print(greeting(app.address, app.ops_address, tls=app.reload is not None), flush=True)

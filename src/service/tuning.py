@@ -7,7 +7,7 @@ import os
 import threading
 from contextlib import suppress
 
-_LINUX = hasattr(os, "sched_setscheduler")
+_LINUX = hasattr(os, "SCHED_BATCH")
 
 
 def take_turns() -> None:

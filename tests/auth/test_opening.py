@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from tests.auth.test_throttle_races import until_one_waits
 
+from service.auth.sessions.model import Device, SessionTerms
+from service.auth.sessions.opening import Opening
 from service.auth.sessions.statements import OPEN, OpenedRow
 from service.auth.statements import INSERT_PASSWORD
+from service.errors import DependencyUnavailable
 
 if TYPE_CHECKING:
     from service.db import Connection
@@ -107,3 +111,33 @@ async def test_it_sees_a_hash_that_was_brought_up_to_date_while_it_waits(conn: C
         await until_one_waits(eye)
         await other.commit()
         assert await opening is None
+
+
+async def test_a_login_does_not_fail_because_surplus_sessions_could_not_be_ended() -> None:
+    class Away:
+        """A database that goes away once the session is open."""
+
+        async def apart(self, *_: object, **__: object) -> OpenedRow:
+            return OpenedRow([], 1, others=10)
+
+        async def transact(self, *_: object) -> None:
+            raise DependencyUnavailable("database")
+
+    stub: Any = Mock()
+    stub.first.return_value = Mock(hash=b"")
+    stub.entry.return_value = {}
+    terms = SessionTerms(timedelta(days=1), timedelta(days=1), timedelta(seconds=1), most=10)
+    away: Any = Away()
+    opening = Opening(
+        database=away,
+        journal=stub,
+        ending=stub,
+        issuer=stub,
+        refresh_tokens=stub,
+        clock=lambda: NOW,
+        new_id=uuid4,
+        terms=terms,
+    )
+    grant = await opening(uuid4(), Device("", "", ""), verified="verified")
+    assert grant is not None
+    assert grant.access is stub.issue.return_value

@@ -109,3 +109,10 @@ async def test_a_malformed_request_id_is_replaced(house: dummy.House, sent: str)
     made = dict(await call.trailing_metadata())["x-request-id"]
     assert made != sent
     assert len(made) == 32
+
+
+async def test_of_several_request_ids_the_first_well_formed_one_counts(house: dummy.House) -> None:
+    sent = (("x-request-id", "a b"), ("x-request-id", "mine"), ("x-request-id", "another"))
+    call = house.open(f"/{dummy.SERVICE}/Unary", b"", (*dummy.ALICE, *sent))
+    assert [message async for message in call]
+    assert dict(await call.trailing_metadata())["x-request-id"] == "mine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,6 +62,30 @@ async def test_calls_that_come_together_are_served_together() -> None:
         await asyncio.sleep(0)
     assert len(served) == 2 * _MOST_PLACES
     source.calls.put_nowait(RuntimeError("over"))
+    with pytest.raises(RuntimeError, match="over"):
+        await running
+
+
+async def test_a_place_that_waits_holds_nothing_of_its_last_call() -> None:
+    class Call:
+        """What a call and its errors hold on to: the request, a password."""
+
+    calls: asyncio.Queue[Call | Exception] = asyncio.Queue()
+
+    async def take() -> Call:
+        got = await calls.get()
+        if isinstance(got, Exception):
+            raise got
+        return got
+
+    running = asyncio.ensure_future(_Intake(take, lambda _: None).run())
+    call = Call()
+    known = weakref.ref(call)
+    calls.put_nowait(call)
+    del call
+    await asyncio.sleep(0.01)
+    assert known() is None
+    calls.put_nowait(RuntimeError("over"))
     with pytest.raises(RuntimeError, match="over"):
         await running
 

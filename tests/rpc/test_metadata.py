@@ -27,6 +27,11 @@ def test_values_come_in_their_order_and_only_texts(pairs: Any, texts: list[str])
     assert headers.text("name") == (texts[0] if texts else None)
 
 
+def test_values_that_are_not_text_are_seen_by_who_asks_for_them() -> None:
+    assert Headers((("name", b"a"), ("name", "b"))).values("name") == [b"a", "b"]
+    assert Headers((("name", b"a"),)).values("name") == [b"a"]
+
+
 def test_grpc_is_asked_once_for_each_call() -> None:
     class Context:
         asked = 0

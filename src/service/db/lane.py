@@ -9,6 +9,7 @@ connection, an error, a slow answer) is left to the caller, who goes to the pool
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ __all__ = ["FastLane", "NotTaken"]
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
 
+_LOG = logging.getLogger("gatelodge.db")
 _SOON = 0.02
 _LOOK = 0.25
 _RECONNECT = 1.0
@@ -147,5 +149,8 @@ class FastLane:
                 while len(self._pipelines) < self._size:
                     self._pipelines.append(Pipeline(await self._connect(), self._send, self._gone))
             except psycopg.Error:
+                await asyncio.sleep(_RECONNECT)
+            except Exception:  # noqa: BLE001 - whatever it was, the keeping goes on
+                _LOG.exception("the fast lane could not connect for a reason of its own")
                 await asyncio.sleep(_RECONNECT)
             await asyncio.sleep(_LOOK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextvars import Context
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class Deadlines:
         tick = int((now + seconds) / _TICK) + 1
         known = self._ticks.get(tick)
         if known is None:
-            timer = asyncio.get_running_loop().call_later(tick * _TICK - now, self._ring, tick)
+            # In a context of its own: that of the first call, with its headers, would be kept for all of them.
+            loop, nobodys = asyncio.get_running_loop(), Context()
+            timer = loop.call_later(tick * _TICK - now, self._ring, tick, context=nobodys)
             known = self._ticks[tick] = set(), timer
         known[0].add(entry)
         return tick

@@ -3,7 +3,7 @@
 grpc.aio's own main loop holds one place open for each method. It takes a call in, opens the next place, and waits anew
 on all of them, whatever their number: of 64 calls that are there, each waits for a turn through three threads, and what
 the loop does between two turns is thrown out of the processor's caches by the next (docs/decisions/0043). Here a method
-has as many places open as it came to need, and what comes together is served together.
+has more places open the more it is called, and what comes together is served together.
 
 That loop also decodes the ``:path`` of calls to methods it has not registered, as UTF-8. A peer that sends other bytes
 raises `UnicodeDecodeError` there, and the whole server shuts down: no credential needed, no interceptor asked (grpcio
@@ -37,13 +37,15 @@ if TYPE_CHECKING:
 
 _MOST_PLACES = 16
 """Of one method. Twice as many gain nothing more."""
+_PAUSE = 0.01
+"""Seconds after a request for a call that failed."""
 
 
 class _Intake:
     """The places of one method: each takes a call in, has it served, and takes the next.
 
-    It begins with one. With each call that comes there is one more, up to `_MOST_PLACES`: methods that are never called
-    cost next to nothing.
+    It begins with one. With each call that comes there is one more, up to `_MOST_PLACES`, and they stay: some 50 KiB
+    for a method that is used, next to nothing for one that never is.
 
     Args:
         take: waits for a call.
@@ -76,6 +78,7 @@ class _Intake:
             if len(self._places) < _MOST_PLACES:
                 self._open()
             self._serve(call)
+            del call  # with it goes what its errors hold on to, the request: a place may wait for the next one for long
 
     def _gone(self, place: asyncio.Task[None]) -> None:
         self._places.discard(place)
@@ -111,6 +114,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]  # compiled, without 
                 except cygrpc._RequestCallError:  # noqa: SLF001 - see above
                     if not self.is_running():
                         raise
+                    await asyncio.sleep(_PAUSE)
 
         def serve(call: State) -> None:
             self._begin(path, handler, call)

@@ -18,14 +18,18 @@ class Headers:
         self._pairs = pairs
         self._by_name = dict(pairs)
 
-    def texts(self, name: str) -> list[str]:
-        """Return the values of a header in the order in which they came; those that are not text are left out."""
+    def values(self, name: str) -> list[str | bytes]:
+        """Return the values of a header in the order in which they came."""
         found = self._by_name.get(name)
         if found is None:
             return []
         if len(self._by_name) == len(self._pairs):  # nothing came twice
-            return [found] if isinstance(found, str) else []
-        return [value for key, value in self._pairs if key == name and isinstance(value, str)]
+            return [found]
+        return [value for key, value in self._pairs if key == name]
+
+    def texts(self, name: str) -> list[str]:
+        """Return the values of a header that are text, in the order in which they came."""
+        return [value for value in self.values(name) if isinstance(value, str)]
 
     def text(self, name: str) -> str | None:
         """Return the first value of a header; None if there is none that is text."""

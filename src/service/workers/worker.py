@@ -84,8 +84,7 @@ async def _serve(settings: Settings, charge: Charge, channel: Channel) -> None:
     orders = _Orders(channel)
     try:
         _log.info("worker starting", pid=os.getpid())
-        async with running(settings, ops_socket=charge.ops_socket) as app:
-            tuning.started()
+        async with running(settings, ops_socket=charge.ops_socket, built=tuning.started) as app:
             await channel.tell(serving=app.address)
             await _until_told(orders, app)
         orders.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from service.auth.sessions.model import Grant
 from service.auth.sessions.statements import HOLD_USER, OPEN
 from service.auth.statements import CHANGE_PASSWORD
+from service.errors import DomainError
 from service.events.model import SessionStarted, UserPasswordSet
 from service.users.model import UserId, UserState
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from service.clock import Clock
     from service.db import Connection, Database
     from service.events.journal import Journal
+
+_log = structlog.get_logger("gatelodge.auth")
 
 
 class Opening:
@@ -82,8 +87,7 @@ class Opening:
         if user is None:
             return None
         if user.others >= self._terms.most:
-            # A transaction of its own: should it fail, the next login ends what is too many.
-            await self._database.transact(lambda conn: self._ending.end_surplus(conn, user_id, newest=session_id))
+            await self._end_surplus(user_id, session_id)
         access = self._issuer.issue(
             UserId(user_id),
             session_id=session_id,
@@ -92,6 +96,21 @@ class Opening:
             until=self._terms.tokens_until(now, expire_time),
         )
         return Grant(session_id, expire_time, access, first)
+
+    async def _end_surplus(self, user_id: UUID, newest: UUID) -> None:
+        """End what is too many. A transaction of its own: the session is open, and the login does not fail any more.
+
+        It begins with the user's row, like all that changes several of their sessions.
+        """
+
+        async def work(conn: Connection) -> None:
+            await HOLD_USER.optional(conn, user_id=user_id)
+            await self._ending.end_surplus(conn, user_id, newest=newest)
+
+        try:
+            await self._database.transact(work)
+        except DomainError as error:
+            _log.warning("surplus sessions stay until the next login", user_id=str(user_id), reason=error.reason)
 
     async def _replace(
         self, conn: Connection, verified: str, replacement: str, values: dict[str, Any]

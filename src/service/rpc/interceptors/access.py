@@ -96,11 +96,11 @@ def _token(context: Context) -> str | None:
         CredentialsInvalid: there is more than one, or one that is no bearer token.
 
     """
-    values = headers_of(context).texts("authorization")
+    values = headers_of(context).values("authorization")
     if not values:
         return None
     value = values[0]
-    if len(values) > 1 or len(value) > _MAX_CHARACTERS or not value.isascii():
+    if len(values) > 1 or not isinstance(value, str) or len(value) > _MAX_CHARACTERS or not value.isascii():
         raise CredentialsInvalid
     if value[: len(_SCHEME)].lower() != _SCHEME or not value.isprintable():
         raise CredentialsInvalid

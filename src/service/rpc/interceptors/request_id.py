@@ -56,8 +56,7 @@ class RequestId(Layer):
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Enter the call; metadata that the servicer sets later replaces the trailers, so it must keep them."""
         headers = headers_of(context)
-        given = headers.text(REQUEST_ID_KEY)
-        request_id = given if given is not None and _ACCEPTED.fullmatch(given) else self._new_id()
+        request_id = next(filter(_ACCEPTED.fullmatch, headers.texts(REQUEST_ID_KEY)), None) or self._new_id()
         user_agent = _printable((headers.text("user-agent") or "")[:_USER_AGENT_CHARACTERS])
         identity = self._identify(context) if self._identify is not None else None
         call.enter(call.Call(request_id, method.name, self._source(context), user_agent, identity))
