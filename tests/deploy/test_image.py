@@ -112,9 +112,9 @@ async def _run(tree: Path, secrets: Path, *command: str, **environ: str) -> tupl
 
 
 @asynccontextmanager
-async def _serving(tree: Path, secrets: Path) -> AsyncIterator[Serving]:
+async def _serving(tree: Path, secrets: Path, **more: str) -> AsyncIterator[Serving]:
     line, environ = _held(tree, secrets, COMMAND, "serve")
-    process = await asyncio.create_subprocess_exec(*line, env=environ, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*line, env=environ | more, stderr=asyncio.subprocess.PIPE)
     served = Serving(process)
     reader = asyncio.ensure_future(served.read())
     try:
@@ -175,6 +175,18 @@ async def test_the_image_serves_read_only_without_privileges_and_stops_when_aske
         assert served.event("argon2 bindings")["bindings"] == ARGON2
         status, said = await _run(tree, secrets, COMMAND, "health", "--address", served.address)
         assert (status, said) == (0, f"readiness at {served.address}: SERVING\n")
+        async with Client(served.address, over_tcp) as client:
+            assert (await client.user()).token
+        served.process.terminate()
+        assert await served.process.wait() == 0
+
+
+@held
+async def test_the_image_serves_with_several_workers_where_nothing_is_writable(
+    tree: Path, secrets: Path, over_tcp: str
+) -> None:
+    assert (await _run(tree, secrets, COMMAND, "migrate"))[0] == 0
+    async with _serving(tree, secrets, APP_SERVER__WORKERS="2") as served:
         async with Client(served.address, over_tcp) as client:
             assert (await client.user()).token
         served.process.terminate()
