@@ -7,6 +7,9 @@ import os
 import threading
 from contextlib import suppress
 
+_YOUNG = 10_000
+"""Objects that may be made before the collector looks for circles among them. Python's own 700 are those of some ten
+calls, most of them still in progress."""
 _LINUX = hasattr(os, "SCHED_BATCH")
 
 
@@ -33,6 +36,7 @@ def stand_back() -> None:
 
 
 def started() -> None:
-    """Have the garbage collector look at what calls leave behind, and never again at what the start has made."""
+    """Have the garbage collector look seldom at what calls leave behind, and never again at what the start made."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_YOUNG)
