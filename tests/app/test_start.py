@@ -136,3 +136,18 @@ async def test_a_second_signal_ends_the_process_at_once(url: str, tmp_path: Path
         server.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(server.process.wait(), 5) == -signal.SIGTERM
         assert time.monotonic() - start < 2
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has these scheduling policies")
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_threads_of_a_serving_process_take_turns_and_those_that_hash_stand_back(
+    url: str, tmp_path: Path, workers: str
+) -> None:
+    async with serving(environment(url, tmp_path, SERVER__WORKERS=workers)) as server:
+        pid = server.event("starting" if workers == "1" else "worker starting")["pid"]
+        policies = [os.sched_getscheduler(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir()]
+        assert os.sched_getscheduler(int(pid)) == os.SCHED_BATCH
+        assert set(policies) == {
+            os.SCHED_BATCH,
+            os.SCHED_IDLE,
+        }  # the hash of nobody's password is computed at the start

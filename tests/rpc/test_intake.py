@@ -32,7 +32,7 @@ class Source:
         return call
 
 
-async def test_a_method_has_as_many_places_as_it_came_to_need() -> None:
+async def test_a_method_gets_one_more_place_with_each_call_up_to_the_most() -> None:
     source, served = Source(), list[int]()
     running = asyncio.ensure_future(_Intake(source.take, served.append).run())
     places = []
