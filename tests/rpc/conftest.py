@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog.testing
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.rpc import dummy
 
 if TYPE_CHECKING:
@@ -24,3 +27,15 @@ async def house(lines: list[Any]) -> AsyncIterator[dummy.House]:
     running = await dummy.start()
     yield running
     await running.close()
+
+
+@pytest.fixture
+def spans() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(spans: InMemorySpanExporter) -> TracerProvider:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return provider

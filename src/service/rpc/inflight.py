@@ -24,9 +24,7 @@ class Entry:
     __slots__ = ("_task", "counted", "streaming", "tick", "verdict")
 
     def __init__(self, *, streaming: bool, counted: bool) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task: asyncio.Task[Any] = task
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self.tick: int | None = None
         """When its deadline is, to `Deadlines`; None without one."""
         self.streaming = streaming
@@ -36,7 +34,7 @@ class Entry:
 
     def end(self, verdict: DomainError) -> None:
         """Cancel the call's work; its caller is told `verdict`. The first verdict stands."""
-        if self.verdict is None:
+        if self.verdict is None and self._task is not None:
             self.verdict = verdict
             self._task.cancel()
 
@@ -44,9 +42,18 @@ class Entry:
         """End the call with `DeadlineExceeded`."""
         self.end(DeadlineExceeded())
 
-    def settle(self) -> DomainError | None:
-        """Take our own cancellation back; return the verdict, or None if someone else cancelled the task as well."""
-        return self.verdict if self.verdict is not None and self._task.uncancel() == 0 else None
+    def settle(self, cancelled: asyncio.CancelledError) -> BaseException:
+        """Return what the call ends with: our verdict, its cancellation taken back, or the cancellation of others."""
+        verdict, task = self.verdict, self._task
+        return verdict if verdict is not None and task is not None and task.uncancel() == 0 else cancelled
+
+    def release(self) -> None:
+        """Let go of task and verdict.
+
+        The task's context holds the entry: as a circle, each call and its request, with the password that may be in it,
+        would stay in memory until the garbage collector comes by.
+        """
+        self._task = self.verdict = None
 
 
 _entry: ContextVar[Entry | None] = ContextVar("gatelodge_entry", default=None)
@@ -118,6 +125,7 @@ class InFlight:
             self._deadlines.remove(entry, entry.tick)
         self._entries.discard(entry)
         self._waiting.pop(entry, None)
+        entry.release()
         if entry.counted:
             self._counts[entry.streaming] -= 1
         if self._closed and not self._entries:

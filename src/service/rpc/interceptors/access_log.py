@@ -71,19 +71,21 @@ class AccessLog(Layer):
         meter = self._meters.get(method.name) or self._meter(method.name)
         start = self._clock()
         meter.started()
-        error: BaseException | None = None
         try:
-            return await proceed(request, context)
-        except BaseException as escaped:
-            error = escaped
+            answer = await proceed(request, context)
+        except BaseException as error:
+            self._ended(method, meter, start, code_of(context, error))
             raise
-        finally:
-            code, seconds = code_of(context, error), self._clock() - start
-            name = "OK" if code is grpc.StatusCode.OK else _NAMES[code]
-            meter.finished(name, seconds)
-            # A log that cannot be written must not turn a good call into a bad one.
-            with suppress(Exception):
-                self._log.log(_level(method, code), "call", _fields(method, name, seconds))
+        self._ended(method, meter, start, code_of(context, None))
+        return answer
+
+    def _ended(self, method: Method, meter: MethodMetrics, start: float, code: grpc.StatusCode) -> None:
+        seconds = self._clock() - start
+        name = "OK" if code is grpc.StatusCode.OK else _NAMES[code]
+        meter.finished(name, seconds)
+        # A log that cannot be written must not turn a good call into a bad one.
+        with suppress(Exception):
+            self._log.log(_level(method, code), "call", _fields(method, name, seconds))
 
     def _meter(self, name: str) -> MethodMetrics:
         return self._meters.setdefault(name, self._metrics.method(name))

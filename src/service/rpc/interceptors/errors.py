@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import structlog
@@ -41,23 +41,27 @@ class Errors(Layer):
         self._log: FilteringBoundLogger = log or structlog.get_logger("gatelodge.errors")
 
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
-        """Await the call and tell its errors. Aborts and dead connections pass: gRPC has dealt with them."""
+        """Await the call and tell its errors. Dead connections pass: gRPC has dealt with them.
+
+        To the layers outside a refused call returns, as others do: they ask the context for its code.
+        """
         try:
             return await proceed(request, context)
         except DomainError as error:
-            refusal = error
+            await _refuse(context, error)
         except asyncio.CancelledError as error:
             if _really_cancelled():
                 raise
             # Nobody cancelled this call. Let through, it would end without any status (grpc#29248).
-            refusal = self._unexpected(method, error, context)
-        except (grpc.aio.AbortError, grpc.aio.InternalError):
+            await _refuse(context, self._unexpected(method, error, context))
+        except grpc.aio.AbortError as aborted:
+            _forget(aborted)
+        except grpc.aio.InternalError:
             raise
         except _OF_THE_PROCESS:
             raise
         except BaseException as error:  # noqa: BLE001 - also what libraries in Rust raise when they panic
-            refusal = self._unexpected(method, error, context)
-        return await _refuse(context, refusal)
+            await _refuse(context, self._unexpected(method, error, context))
 
     def _unexpected(self, method: Method, error: BaseException, context: Context) -> DomainError:
         """Log a bug. What cannot be logged must not change the answer."""
@@ -79,10 +83,23 @@ def _really_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _refuse(context: Context, error: DomainError) -> Never:
+async def _refuse(context: Context, error: DomainError) -> None:
+    """Send the status."""
     current = call.current()
     if current is not None:
         current.facts["reason"] = reason_of(error)
     trailers = trailers_for(error, current.request_id if current else "")
     kept = tuple(pair for pair in context.trailing_metadata() or () if pair[0] != REQUEST_ID_KEY)
-    await context.abort(code_for(type(error)), message_of(error), kept + trailers)
+    try:
+        await context.abort(code_for(type(error)), message_of(error), kept + trailers)
+    except grpc.aio.AbortError as aborted:
+        _forget(aborted)
+
+
+def _forget(aborted: grpc.aio.AbortError) -> None:
+    """Forget where the call was aborted. gRPC raises the error anew when the handler has returned; it need not pass.
+
+    gRPC keeps it with the call, and its traceback's frames know the call, the request and the password in it: a circle,
+    and all of it would stay until the garbage collector comes by.
+    """
+    aborted.__traceback__ = aborted.__context__ = None

@@ -74,8 +74,11 @@ class Tracing(Layer):
             return await proceed(request, context)
         traced = self._traced.get(method.name) or await self._trace(method, proceed)
         result, error = await traced(request, context)
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback holds this frame, which must not hold it
         return result
 
     def _samples(self, context: Context) -> bool:
@@ -110,18 +113,19 @@ async def _observe(
 ) -> tuple[Any, BaseException | None]:
     """Serve the call and describe its end; return what it returned and what it raised."""
     trace_with(tracer)
-    span, bare, result, error = trace.get_current_span(), context.__wrapped__, None, None
-    try:
-        result = await proceed(request, bare)
-    except BaseException as escaped:  # noqa: BLE001 - raised again outside of the span
-        error = escaped
+    span, bare = trace.get_current_span(), context.__wrapped__
     if not method.known:
         span.update_name(method.name)
-    _describe(span, code_of(bare, error), error)
-    return result, error
+    try:
+        result = await proceed(request, bare)
+    except BaseException as error:  # noqa: BLE001 - raised again outside of the span
+        _describe(span, code_of(bare, error))
+        return None, error
+    _describe(span, code_of(bare, None))
+    return result, None
 
 
-def _describe(span: Span, code: grpc.StatusCode, error: BaseException | None) -> None:
+def _describe(span: Span, code: grpc.StatusCode) -> None:
     """Set the final status. Texts stay out: they may hold what nobody may read there."""
     span.set_attribute("rpc.grpc.status_code", code.value[0])
     span.set_attribute("rpc.response.status_code", code.name)
@@ -129,7 +133,7 @@ def _describe(span: Span, code: grpc.StatusCode, error: BaseException | None) ->
     facts = current.facts if current else {}
     if current is not None:
         span.set_attribute("gatelodge.request_id", current.request_id)
-    if error is not None:
+    if code is not grpc.StatusCode.OK:
         span.set_attribute("error.type", str(facts.get("exception") or facts.get("reason") or code.name))
     if code in _FAILED:
         span.set_status(Status(StatusCode.ERROR, code.name))
