@@ -100,3 +100,18 @@ async def test_nothing_is_left_of_a_traced_call(provider: TracerProvider, lines:
         assert await gone(house)
     finally:
         await house.close()
+
+
+async def test_nothing_is_left_of_a_traced_call_that_its_client_broke_off(
+    provider: TracerProvider, lines: list[Any]
+) -> None:
+    del lines
+    house = await dummy.start(tracer_provider=provider)
+    try:
+        waiting = asyncio.ensure_future(house.call("Unary", "wait"))
+        await house.servicer.begun.wait()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert await gone(house)
+    finally:
+        await house.close()
