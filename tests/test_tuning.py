@@ -25,14 +25,14 @@ thread.join()
 policies.append(os.sched_getscheduler(0))
 before = gc.get_freeze_count()
 tuning.started()
-print(*policies, gc.get_freeze_count() > before, gc.get_threshold()[0])
+print(*policies, gc.get_freeze_count() > before)
 """
 
 
 @linux
 def test_threads_take_turns_and_those_that_hash_stand_back() -> None:
     said = subprocess.run([sys.executable, "-c", ASK], check=True, capture_output=True, text=True).stdout.split()
-    assert said == [*map(str, (os.SCHED_BATCH, os.SCHED_BATCH, os.SCHED_IDLE, os.SCHED_BATCH)), "True", "10000"]
+    assert said == [*map(str, (os.SCHED_BATCH, os.SCHED_BATCH, os.SCHED_IDLE, os.SCHED_BATCH)), "True"]
 
 
 @linux

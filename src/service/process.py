@@ -17,6 +17,7 @@ from service.errors import CannotRun, DomainError
 from service.greeting import greeting
 from service.rpc.loop import Loop
 from service.telemetry import logging
+from service.waits import until_any
 
 if TYPE_CHECKING:
     from service.app import App
@@ -50,7 +51,7 @@ async def serve(settings: Settings) -> None:
             if settings.log.format == "console":
                 print(greeting(app.address, app.ops_address, tls=app.reload is not None), flush=True)
             reload_on_sighup(app)
-            await stop.wait()
+            await until_any(stop.wait(), app.ended())
         _log.info("stopped")
     except asyncio.CancelledError:
         if not stop.asked:

@@ -7,9 +7,6 @@ import os
 import threading
 from contextlib import suppress
 
-_YOUNG = 10_000
-"""Objects that may be made before the collector looks for circles among them. Python's own 700 are those of some ten
-calls, most of them still in progress."""
 _LINUX = hasattr(os, "SCHED_BATCH")
 
 
@@ -36,7 +33,6 @@ def stand_back() -> None:
 
 
 def started() -> None:
-    """Have the garbage collector look seldom at what calls leave behind, and never again at what the start made."""
+    """Have the garbage collector never look again at what the start made; calls leave it next to nothing."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG)

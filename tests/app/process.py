@@ -23,6 +23,8 @@ class Serving:
     process: asyncio.subprocess.Process
     lines: list[dict[str, Any]] = field(default_factory=list)
     """Its log so far."""
+    said: str = ""
+    """What the command says of its failure, for people, after the log."""
 
     @property
     def address(self) -> str:
@@ -38,6 +40,9 @@ class Serving:
     async def read(self) -> None:
         assert self.process.stderr is not None
         async for raw in self.process.stderr:
+            if raw.startswith(b"gatelodge: "):
+                self.said = raw.decode()
+                continue
             assert raw.startswith(b"{"), f"not a log line: {raw!r} {await self.process.stderr.read()!r}"
             self.lines.append(json.loads(raw))
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 from gatelodge.auth.v1 import auth_pb2, auth_pb2_grpc
+from gatelodge.info.v1 import info_pb2
 from grpc_health.v1 import health_pb2
-from tests.app import talkative
+from tests.app import deaf, talkative
 from tests.app.client import Client
 from tests.app.conftest import environment
 from tests.app.held import held_registrations
@@ -91,6 +92,18 @@ async def test_what_is_said_when_the_loop_ends_is_logged_like_everything_else(ur
         server.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
     assert server.event("last words")["level"] == "warning"
+    assert server.event("drained")["level"] == "info"
+    assert server.event("stopped")["level"] == "info"
+
+
+async def test_a_process_whose_server_breaks_ends_and_says_of_what(url: str, tmp_path: Path) -> None:
+    environ = {**environment(url, tmp_path), **deaf.ENVIRONMENT}
+    async with serving(environ, deaf.COMMAND) as server, Client(server.address, url) as client:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.info.GetServerInfo(info_pb2.GetServerInfoRequest(), timeout=5)
+        assert await asyncio.wait_for(server.process.wait(), 10) == 1
+    assert "as gRPC says when it cannot ask for a call" in json.dumps(server.event("crashed"))
+    assert server.said == "gatelodge: crashed on InternalError: the log has the cause\n"
 
 
 async def test_a_process_that_still_waits_for_its_database_ends_at_once(tmp_path: Path) -> None:

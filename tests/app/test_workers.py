@@ -10,7 +10,7 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -24,6 +24,7 @@ from tests.app.scrape import fetch, scrape
 from tests.app.test_shutdown import WATCHING_HEALTH, call_until
 
 from service.db.embedded_home import find_home
+from service.workers import worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -278,3 +279,27 @@ async def test_one_process_is_not_ended_by_sighup(url: str, tmp_path: Path) -> N
         server.process.send_signal(signal.SIGHUP)
         await server.until("SIGHUP: nothing to read again without TLS")
         await client.user()
+
+
+@pytest.mark.parametrize("leaving", [False, True])
+async def test_a_worker_whose_server_breaks_does_not_wait_for_orders(*, leaving: bool) -> None:
+    class Orders:
+        any, ending = asyncio.Event(), asyncio.Event()
+
+        def started(self) -> None:
+            if leaving:
+                self.any.set()
+
+    class App:
+        async def leave(self) -> None:
+            await asyncio.sleep(60)
+
+        async def ended(self) -> None:
+            await asyncio.sleep(0.01)
+            raise ValueError("broken")
+
+    orders: Any = Orders()
+    app: Any = App()
+    async with asyncio.timeout(5):
+        with pytest.raises(ValueError, match="broken"):
+            await worker._until_told(orders, app)

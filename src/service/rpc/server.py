@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -110,6 +111,17 @@ def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCreden
         return server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
         raise CannotRun(f"cannot listen on {address}: is the port taken, or the address not this machine's?") from error
+
+
+async def ended(server: grpc.aio.Server) -> None:
+    """Wait for the server's end. Nobody stopped it: a process that waits in vain should end, too, and be replaced.
+
+    Raises:
+        Exception: what it ended of. gRPC takes no calls any more then, and has closed the port.
+
+    """
+    # Shielded: gRPC waits for a future of the server's own, which a cancellation would take along.
+    await asyncio.shield(server.wait_for_termination())
 
 
 def channel_arguments(transport: Transport) -> tuple[tuple[str, int], ...]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -20,6 +20,7 @@ from service.rpc.loop import Loop
 from service.settings import SettingsError, load
 from service.telemetry import logging
 from service.telemetry.families import dump
+from service.waits import until_any
 from service.workers.channel import LEAVE, Channel, Charge, standard_input
 
 if TYPE_CHECKING:
@@ -104,15 +105,9 @@ async def _serve(settings: Settings, charge: Charge, channel: Channel) -> None:
 async def _until_told(orders: _Orders, app: App) -> None:
     """Return when it is time to drain: at once, or when a successor has taken the callers over."""
     orders.started()
-    await orders.any.wait()
+    await until_any(orders.any.wait(), app.ended())
     if not orders.ending.is_set():
-        leaving = asyncio.ensure_future(app.leave())
-        ending = asyncio.ensure_future(orders.ending.wait())
-        await asyncio.wait({leaving, ending}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (leaving, ending):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await until_any(app.leave(), orders.ending.wait(), app.ended())
 
 
 class _Orders:
