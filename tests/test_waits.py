@@ -40,3 +40,16 @@ async def test_who_is_cancelled_leaves_nobody_waiting() -> None:
     await asyncio.wait({waiting})
     assert waiting.cancelled()
     assert asyncio.all_tasks() <= before
+
+
+async def test_of_those_that_end_together_the_one_named_first_counts() -> None:
+    async def ends() -> None:
+        """At once."""
+
+    async def breaks() -> None:
+        raise ValueError("broken")
+
+    for _ in range(20):
+        await until_any(ends(), breaks())
+        with pytest.raises(ValueError, match="broken"):
+            await until_any(breaks(), ends())

@@ -20,7 +20,7 @@ from service.rpc.health import REVOCATIONS, HealthBoard
 from service.rpc.inflight import InFlight
 from service.rpc.leaving import leave
 from service.rpc.readiness import Readiness
-from service.rpc.server import build_server, ended, register
+from service.rpc.server import broken, build_server, register
 from service.supervisor import Supervisor
 from service.telemetry import otlp
 from service.telemetry.metrics import Metrics, measure_loop_lag
@@ -58,8 +58,8 @@ class App:
     """Where the ops HTTP port listens; None when it is off, or on a Unix socket."""
     reload: Callable[[], bool] | None
     """Reads the certificates again, off the loop; None in the clear."""
-    ended: Callable[[], Coroutine[object, object, None]]
-    """Waits for the server's end, which nobody asked for; raises what gRPC says of it."""
+    broken: Callable[[], Coroutine[object, object, None]]
+    """Waits until gRPC takes no calls any more although nobody stopped it; raises why."""
     leave: Callable[[], Coroutine[object, object, None]]
     """Leaves the port to the other processes that share it, before the block is left."""
     families: Callable[[], Iterable[Metric]]
@@ -142,7 +142,7 @@ async def running(
             where,
             ops_address,
             reload=tls.look if tls else None,
-            ended=partial(ended, server),
+            broken=partial(broken, server),
             leave=partial(leave, settings.server.port, within=options.leaving_seconds(settings.server)),
             families=metrics.registry.collect,
         )

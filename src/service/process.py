@@ -51,7 +51,8 @@ async def serve(settings: Settings) -> None:
             if settings.log.format == "console":
                 print(greeting(app.address, app.ops_address, tls=app.reload is not None), flush=True)
             reload_on_sighup(app)
-            await until_any(stop.wait(), app.ended())
+            stop.started()
+            await until_any(stop.wait(), app.broken())
         _log.info("stopped")
     except asyncio.CancelledError:
         if not stop.asked:
@@ -95,9 +96,12 @@ class _Stop:
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._ask)
 
-    async def wait(self) -> None:
-        """Say that the start is over, and wait for the signal."""
+    def started(self) -> None:
+        """Say that the start is over."""
         self._starting = None
+
+    async def wait(self) -> None:
+        """Wait for the signal."""
         await self._event.wait()
 
     def _ask(self) -> None:

@@ -99,6 +99,8 @@ async def test_what_is_said_when_the_loop_ends_is_logged_like_everything_else(ur
 async def test_a_process_whose_server_breaks_ends_and_says_of_what(url: str, tmp_path: Path) -> None:
     environ = {**environment(url, tmp_path), **deaf.ENVIRONMENT}
     async with serving(environ, deaf.COMMAND) as server, Client(server.address, url) as client:
+        watch = client.health.Watch(health_pb2.HealthCheckRequest())  # a stream lasts: it must not be waited for
+        await watch.read()
         with pytest.raises(grpc.aio.AioRpcError):
             await client.info.GetServerInfo(info_pb2.GetServerInfoRequest(), timeout=5)
         assert await asyncio.wait_for(server.process.wait(), 10) == 1

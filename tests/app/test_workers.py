@@ -294,7 +294,7 @@ async def test_a_worker_whose_server_breaks_does_not_wait_for_orders(*, leaving:
         async def leave(self) -> None:
             await asyncio.sleep(60)
 
-        async def ended(self) -> None:
+        async def broken(self) -> None:
             await asyncio.sleep(0.01)
             raise ValueError("broken")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 from tests.rpc import dummy
+from tests.rpc.test_deadline import until
 
 from service.call import Call
 
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _uncollected() -> Iterator[None]:
+    """Turn the collector off, and remember what is there already, say what pytest keeps of a test that failed."""
     gc.collect()
     gc.disable()
+    _before.clear()
+    _before.update(map(id, held()))
     yield
     gc.enable()
 
 
+_before = set[int]()
+
+
 def held() -> list[Any]:
-    return [found for found in gc.get_objects() if type(found) in (Call, dummy.Request)]
+    return [found for found in gc.get_objects() if type(found) in (Call, dummy.Request) and id(found) not in _before]
 
 
 async def gone(house: dummy.House) -> bool:
@@ -88,6 +95,15 @@ async def test_nothing_is_left_of_a_call_that_its_client_broke_off(house: dummy.
     await house.servicer.begun.wait()
     waiting.cancel()
     await asyncio.wait({waiting})
+    assert await gone(house)
+
+
+async def test_nothing_is_left_of_a_call_that_was_ended_for_others(house: dummy.House) -> None:
+    waiting = [asyncio.ensure_future(ends(house.call(name, "wait"))) for name in ("Unary", "ServerStream")]
+    await until(lambda: len(house.inflight) == len(waiting))
+    house.inflight.close()
+    await house.inflight.finish(0)
+    await asyncio.wait(waiting)
     assert await gone(house)
 
 

@@ -6,7 +6,7 @@ what it is, so that it becomes INTERNAL and is logged with its stack.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 from psycopg import errors as pg
@@ -49,6 +49,17 @@ def translate(
     if isinstance(error, TooManyRequests):
         return Overloaded("database_connections")
     return DependencyUnavailable("database") if _is_connection_fault(error) else None
+
+
+def raise_meaning(error: Exception, raises: Mapping[str, Callable[[], DomainError]] | None = None) -> NoReturn:
+    """Raise what `error` means to a caller, or `error` itself; `raises` as in `translate`."""
+    meaning = translate(error, raises) if isinstance(error, psycopg.Error) else None
+    try:
+        if meaning is None:
+            raise error
+        raise meaning from error
+    finally:
+        del error, meaning  # their tracebacks hold this frame: as a circle they would keep the call in memory
 
 
 def _is_connection_fault(error: psycopg.Error) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from service.call import Answered, RequestKey
 from service.db import transactions
-from service.db.lending import raise_meaning
+from service.db.faults import raise_meaning
 from service.db.statements import CLAIM_KEY, FIND_ANSWER, FORGET_ANSWERS, KEEP_ANSWER, PRUNE_ANSWERS, AnswerRow
 from service.errors import RequestIdReused
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from service import call
-from service.db.faults import is_lost, translate
+from service.db.faults import is_lost, raise_meaning
 from service.db.outage import Outage, watched
 from service.errors import DependencyUnavailable
 
@@ -209,11 +209,3 @@ def _was_refused(error: Exception) -> bool:
     """Tell whether the server itself said that the statement failed: then it had no effect."""
     fault = error if isinstance(error, psycopg.Error) else error.__cause__
     return isinstance(fault, psycopg.Error) and fault.sqlstate is not None
-
-
-def raise_meaning(error: Exception) -> NoReturn:
-    """Raise what `error` means to a caller, or `error` itself."""
-    meaning = translate(error) if isinstance(error, psycopg.Error) else None
-    if meaning is None:
-        raise error
-    raise meaning from error

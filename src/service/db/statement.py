@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
-from service.db.faults import translate
+from service.db.faults import raise_meaning
 from service.db.spans import span_of
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ class Query:
         try:
             return await cursor.execute(self.sql, self._bind(values), **self._options)
         except psycopg.Error as error:
-            meaning = translate(error, self.raises)
-            if meaning is None:
-                raise
-            raise meaning from error
+            raise_meaning(error, self.raises)
 
     def _bind(self, values: dict[str, Any]) -> dict[str, Any]:
         if values.keys() != self._names:
@@ -167,10 +164,7 @@ class Statement(Query, Generic[Row]):
                 async for row in cursor:
                     yield row
             except psycopg.Error as error:
-                meaning = translate(error)
-                if meaning is None:
-                    raise
-                raise meaning from error
+                raise_meaning(error)
 
 
 class Command(Query):

@@ -42,10 +42,10 @@ class Entry:
         """End the call with `DeadlineExceeded`."""
         self.end(DeadlineExceeded())
 
-    def settle(self, cancelled: asyncio.CancelledError) -> BaseException:
-        """Return what the call ends with: our verdict, its cancellation taken back, or the cancellation of others."""
+    def settle(self) -> DomainError | None:
+        """Take our own cancellation back; return the verdict, or None if someone else cancelled the task as well."""
         verdict, task = self.verdict, self._task
-        return verdict if verdict is not None and task is not None and task.uncancel() == 0 else cancelled
+        return verdict if verdict is not None and task is not None and task.uncancel() == 0 else None
 
     def release(self) -> None:
         """Let go of task and verdict.

@@ -94,6 +94,7 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]  # compiled, without 
         self._handlers: dict[str, Handler] = {}
         self._unknown = wrapped(self._layers, UNREAD_PATH, None)
         self._calls = set[asyncio.Task[None]]()
+        self.broken: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         super().__init__(asyncio.get_running_loop(), None, (), (), options, None)
 
     def add_registered_method_handlers(self, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
@@ -121,6 +122,12 @@ class _CoreServer(cygrpc.AioServer):  # type: ignore[misc]  # compiled, without 
 
         return asyncio.ensure_future(_Intake(take, serve).run())
 
+    def _serving_task_crash_handler(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() or not self.is_running() else task.exception()
+        super()._serving_task_crash_handler(task)
+        if error is not None:
+            self.broken.set_result(error)
+
     def _begin(self, path: str, handler: Handler, call: State) -> None:
         loop = asyncio.get_running_loop()
         kind = cygrpc._handle_stream_stream_rpc if handler.response_streaming else cygrpc._handle_stream_unary_rpc  # noqa: SLF001 - see above
@@ -146,3 +153,10 @@ class IntakeServer(_server.Server):
             layers,
             _server._augment_channel_arguments(tuple(options), None),  # noqa: SLF001
         )
+
+    async def broken(self) -> None:
+        """Wait until no calls are taken any more although nobody stopped the server, and raise why. The port is closed.
+
+        gRPC's `wait_for_termination` comes back only when the last call has ended, too, and streams may last.
+        """
+        raise await asyncio.shield(self._server.broken)

@@ -25,12 +25,12 @@ _A_LITTLE = 0.05
 def code_of(context: Context, error: BaseException | None) -> grpc.StatusCode:
     """Return the status the caller got, or would have got had it waited, given what escaped from the call.
 
-    To gRPC no code is success.
+    Nothing escapes from a call that was answered, or refused by `Errors`. To gRPC no code is success.
 
     gRPC cancels the task both when the client cancels and when the client's deadline passes; time tells them apart. A
     client notices its deadline itself, and its word of it may be here a little before the time.
     """
-    if error is None or isinstance(error, grpc.aio.AbortError):
+    if error is None:
         code = context.code()
         return grpc.StatusCode.OK if code is None else _as_code(code)
     if isinstance(error, asyncio.CancelledError | grpc.aio.InternalError | GeneratorExit):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -113,15 +112,9 @@ def listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCreden
         raise CannotRun(f"cannot listen on {address}: is the port taken, or the address not this machine's?") from error
 
 
-async def ended(server: grpc.aio.Server) -> None:
-    """Wait for the server's end. Nobody stopped it: a process that waits in vain should end, too, and be replaced.
-
-    Raises:
-        Exception: what it ended of. gRPC takes no calls any more then, and has closed the port.
-
-    """
-    # Shielded: gRPC waits for a future of the server's own, which a cancellation would take along.
-    await asyncio.shield(server.wait_for_termination())
+async def broken(server: grpc.aio.Server) -> None:
+    """Wait until `server` takes no calls any more although nobody stopped it; raise why."""
+    await cast("IntakeServer", server).broken()
 
 
 def channel_arguments(transport: Transport) -> tuple[tuple[str, int], ...]:

@@ -105,9 +105,9 @@ async def _serve(settings: Settings, charge: Charge, channel: Channel) -> None:
 async def _until_told(orders: _Orders, app: App) -> None:
     """Return when it is time to drain: at once, or when a successor has taken the callers over."""
     orders.started()
-    await until_any(orders.any.wait(), app.ended())
+    await until_any(orders.any.wait(), app.broken())
     if not orders.ending.is_set():
-        await until_any(app.leave(), orders.ending.wait(), app.ended())
+        await until_any(app.leave(), orders.ending.wait(), app.broken())
 
 
 class _Orders:

@@ -53,9 +53,11 @@ class Deadline(Layer):
                 self._note(seconds)
                 self._inflight.end_after(entry, seconds)
             return await proceed(request, context)
-        except asyncio.CancelledError as cancelled:
-            # No name of this frame may hold what is raised: its traceback holds the frame.
-            raise entry.settle(cancelled) from None
+        except asyncio.CancelledError:
+            verdict = entry.settle()
+            if verdict is None:
+                raise
+            raise verdict from None
         finally:
             self._inflight.leave(entry)
 

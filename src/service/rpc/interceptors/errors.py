@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
 import structlog
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from service.rpc.methods import Method
+
+AnyError = TypeVar("AnyError", bound=BaseException)
 
 _OF_THE_PROCESS = (GeneratorExit, KeyboardInterrupt, SystemExit)
 """What ends more than the call."""
@@ -43,25 +46,30 @@ class Errors(Layer):
     async def around(self, method: Method, proceed: Serve, request: Any, context: Context) -> Any:
         """Await the call and tell its errors. Dead connections pass: gRPC has dealt with them.
 
-        To the layers outside a refused call returns, as others do: they ask the context for its code.
+        A refused call returns None to the layers outside, which is no answer: they ask the context for its code.
         """
         try:
             return await proceed(request, context)
         except DomainError as error:
-            await _refuse(context, error)
+            refusal = _forgotten(error)
         except asyncio.CancelledError as error:
             if _really_cancelled():
                 raise
             # Nobody cancelled this call. Let through, it would end without any status (grpc#29248).
-            await _refuse(context, self._unexpected(method, error, context))
-        except grpc.aio.AbortError as aborted:
-            _forget(aborted)
+            refusal = self._unexpected(method, error, context)
+        except grpc.aio.AbortError as error:
+            if context.done():
+                _forgotten(error)
+                return None
+            refusal = self._unexpected(method, error, context)  # another call's: this one has no status yet
         except grpc.aio.InternalError:
             raise
         except _OF_THE_PROCESS:
             raise
         except BaseException as error:  # noqa: BLE001 - also what libraries in Rust raise when they panic
-            await _refuse(context, self._unexpected(method, error, context))
+            refusal = self._unexpected(method, error, context)
+        # Not within the handlers: gRPC logs what may go wrong here, and would log there what it came from as well.
+        return await _refuse(context, refusal)
 
     def _unexpected(self, method: Method, error: BaseException, context: Context) -> DomainError:
         """Log a bug. What cannot be logged must not change the answer."""
@@ -75,6 +83,7 @@ class Errors(Layer):
                 request_id=current.request_id if current else None,
                 exception=render_exception(error, clean=partial(hide, secrets=secrets_of(context))),
             )
+        _forgotten(error)
         return InternalError()
 
 
@@ -93,13 +102,21 @@ async def _refuse(context: Context, error: DomainError) -> None:
     try:
         await context.abort(code_for(type(error)), message_of(error), kept + trailers)
     except grpc.aio.AbortError as aborted:
-        _forget(aborted)
+        # gRPC keeps it with the call, and raises it anew as soon as the handler has returned: it need not pass here.
+        _forgotten(aborted)
 
 
-def _forget(aborted: grpc.aio.AbortError) -> None:
-    """Forget where the call was aborted. gRPC raises the error anew when the handler has returned; it need not pass.
+def _forgotten(error: AnyError) -> AnyError:
+    """Return the error without the traces of where it, and what it came from, was raised.
 
-    gRPC keeps it with the call, and its traceback's frames know the call, the request and the password in it: a circle,
-    and all of it would stay until the garbage collector comes by.
+    Their frames know the call, the request and the password in it, and often the error itself: a circle, and all of it
+    would stay in memory until the garbage collector comes by.
     """
-    aborted.__traceback__ = aborted.__context__ = None
+    left, seen = deque[BaseException | None]([error]), set[int]()
+    while left:
+        one = left.popleft()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += (one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ()))
+    return error
