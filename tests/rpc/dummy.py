@@ -87,6 +87,9 @@ class Servicer:
             await context.abort(grpc.StatusCode.NOT_FOUND, "by hand")
         elif wish == "tell":
             raise ValueError(f"{request.password} {context.invocation_metadata()}")
+        elif wish == "hold":
+            held = ValueError("its traceback holds this frame, which holds it")
+            raise held
         elif wish in _RAISED:
             raise _raised(wish)
         return "not a message" if wish == "wrong type" else Response(text=wish)

@@ -64,7 +64,7 @@ async def test_a_call_that_is_held_is_found(house: dummy.House) -> None:
 
 
 @pytest.mark.parametrize("name", dummy.KINDS)
-@pytest.mark.parametrize("wish", ["hello", "domain", "abort", *dummy.BUGS])
+@pytest.mark.parametrize("wish", ["hello", "domain", "abort", "hold", *dummy.BUGS])
 async def test_nothing_is_left_of_a_call_however_it_ended(house: dummy.House, name: str, wish: str) -> None:
     await ends(house.call(name, wish))
     assert await gone(house)
