@@ -1,4 +1,4 @@
-"""Nothing of a call outlives it, whatever the database made of it."""
+"""Nothing of a call waits for the next garbage collection, whatever the database made of it."""
 
 from __future__ import annotations
 

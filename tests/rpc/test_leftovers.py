@@ -1,4 +1,4 @@
-"""Nothing of a call outlives it, not even until the next garbage collection: there may be a password in it."""
+"""Nothing of a call waits for the next garbage collection: there may be a password in it."""
 
 from __future__ import annotations
 
