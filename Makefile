@@ -52,7 +52,7 @@ migrate: $(SYNCED) ## Bring the database's schema up to date
 	@$(BIN)/gatelodge migrate
 
 test: $(SYNCED) ## Run the whole test suite, N=3 tests at a time: many of them wait
-	@$(BIN)/pytest -n $(or $(N),3) --dist worksteal
+	@$(BIN)/pytest -n $(or $(N),4) --dist worksteal
 
 test-faults: $(SYNCED) ## Run the longer tests: processes restarted, replaced and killed under load; releases side by side; the image
 	@$(BIN)/pytest -n $(or $(N),2) --dist worksteal -m faults
