@@ -51,7 +51,7 @@ run: $(SYNCED) ## Start the service with an embedded PostgreSQL under var/
 migrate: $(SYNCED) ## Bring the database's schema up to date
 	@$(BIN)/gatelodge migrate
 
-test: $(SYNCED) ## Run the whole test suite, N=3 tests at a time: many of them wait
+test: $(SYNCED) ## Run the whole test suite, N=4 tests at a time: many of them wait
 	@$(BIN)/pytest -n $(or $(N),4) --dist worksteal
 
 test-faults: $(SYNCED) ## Run the longer tests: processes restarted, replaced and killed under load; releases side by side; the image
