@@ -26,5 +26,5 @@ def begin(self: Any, path: str, handler: Handler, call: Any) -> None:
 
 
 if __name__ == "__main__":
-    intake._CoreServer._begin = begin  # type: ignore[method-assign]
+    intake._CoreServer._begin = begin  # type: ignore[method-assign]  # the fault itself
     sys.exit(cli.main())
