@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,32 +18,41 @@ from tests.app.client import PASSWORD, Client
 from service.app import running
 from service.auth.passwords import Password
 from service.call import Call
+from service.db import clone, migrations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from tests.app.conftest import SettingsFor
+    from tests.conftest import Fragile
 
 KINDS = (Call, Password)
 
 
-async def left_of(*calls: Awaitable[object]) -> list[str]:
-    """Make the calls at once, without a garbage collector; return what is still there a moment later."""
+async def codes(*calls: Awaitable[object]) -> set[str]:
+    """Make the calls at once and return their codes. A moment later nothing is left of them, without a collector."""
     gc.collect()
     gc.disable()
     try:
         known = {id(found) for found in gc.get_objects() if type(found) in KINDS}
-        for outcome in await asyncio.gather(*calls, return_exceptions=True):
-            assert not isinstance(outcome, BaseException) or isinstance(outcome, grpc.aio.AioRpcError)
+        told = {code_of(outcome) for outcome in await asyncio.gather(*calls, return_exceptions=True)}
         del calls
         for _ in range(100):
             left = [type(o).__name__ for o in gc.get_objects() if type(o) in KINDS and id(o) not in known]
             if not left:
                 break
             await asyncio.sleep(0.01)
-        return left
+        assert not left
+        return told
     finally:
         gc.enable()
+
+
+def code_of(outcome: object) -> str:
+    if isinstance(outcome, grpc.aio.AioRpcError):
+        return str(outcome.code().name)
+    assert not isinstance(outcome, BaseException), outcome
+    return "OK"
 
 
 async def test_nothing_is_left_of_calls_that_the_database_refused(url: str, settings_for: SettingsFor) -> None:
@@ -60,15 +71,15 @@ async def test_nothing_is_left_of_calls_that_the_database_refused(url: str, sett
             )
 
         same = str(uuid.uuid4())
-        assert not await left_of(create("ada@example.com"))
-        assert not await left_of(create("ada@example.com", str(uuid.uuid4())))
-        assert not await left_of(*(create("eve@example.com", same) for _ in range(4)))
-        assert not await left_of(update(root.user_id, '"nonsense"'))
-        assert not await left_of(update(str(uuid.uuid4()), ""))
-        assert not await left_of(client.login("ada@example.com", "not her password"))
-        assert not await left_of(client.register("ada@example.com"))
+        assert await codes(create("ada@example.com")) == {"ALREADY_EXISTS"}
+        assert await codes(create("ada@example.com", str(uuid.uuid4()))) == {"ALREADY_EXISTS"}
+        assert await codes(*(create("eve@example.com", same) for _ in range(4))) == {"OK"}
+        assert await codes(update(root.user_id, '"nonsense"')) == {"ABORTED"}
+        assert await codes(update(str(uuid.uuid4()), "")) == {"NOT_FOUND"}
+        assert await codes(client.login("ada@example.com", "not her password")) == {"UNAUTHENTICATED"}
+        assert await codes(client.register("ada@example.com")) == {"OK"}  # nobody is told
         await client.sql("ALTER TABLE users RENAME TO gone")
-        assert not await left_of(client.register("bob@example.com"))
+        assert await codes(client.register("bob@example.com")) == {"INTERNAL"}
 
 
 async def test_nothing_is_left_of_a_login_that_is_broken_off(url: str, settings_for: SettingsFor) -> None:
@@ -82,4 +93,19 @@ async def test_nothing_is_left_of_a_login_that_is_broken_off(url: str, settings_
             with suppress(asyncio.CancelledError):
                 await login
 
-        assert not await left_of(broken_off())
+        assert await codes(broken_off()) == {"OK"}
+
+
+async def test_nothing_is_left_of_calls_while_the_database_is_away(fragile: Fragile, settings_for: SettingsFor) -> None:
+    await clone.template(fragile.url, migrations.load(migrations.folder()))
+    async with running(settings_for(fragile.url)) as app, Client(app.address, fragile.url) as client:
+        ada = await client.user("ada@example.com")
+        assert fragile.server.pid is not None
+        os.kill(fragile.server.pid, signal.SIGKILL)
+        for _ in range(2):  # on connections that die, and then without any
+            assert await codes(
+                client.register("bob@example.com"),
+                client.login("ada@example.com"),
+                client.users.GetUser(users_pb2.GetUserRequest(user_id=ada.user_id), metadata=ada.metadata),
+                client.refresh(ada.refresh_token),
+            ) == {"UNAVAILABLE"}
