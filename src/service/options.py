@@ -164,6 +164,7 @@ def hasher(settings: Auth, *, took: Callable[[float], None], bound: Callable[[st
         Argon2Parameters(cost.memory_kib, cost.time_cost, cost.parallelism),
         threads=cost.hash_threads or cores(),
         queue=cost.hash_queue,
+        background=cost.hash_priority == "idle",
         pepper=pepper.get_secret_value().encode() if pepper else None,
         took=took,
     )

@@ -143,7 +143,8 @@ async def test_a_second_signal_ends_the_process_at_once(url: str, tmp_path: Path
 async def test_threads_of_a_serving_process_take_turns_and_those_that_hash_stand_back(
     url: str, tmp_path: Path, workers: str
 ) -> None:
-    async with serving(environment(url, tmp_path, SERVER__WORKERS=workers)) as server:
+    settings = environment(url, tmp_path, SERVER__WORKERS=workers, AUTH__ARGON2__HASH_PRIORITY="idle")
+    async with serving(settings) as server:
         pid = server.event("starting" if workers == "1" else "worker starting")["pid"]
         policies = [os.sched_getscheduler(int(thread.name)) for thread in Path(f"/proc/{pid}/task").iterdir()]
         assert os.sched_getscheduler(int(pid)) == os.SCHED_BATCH

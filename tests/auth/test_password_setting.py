@@ -64,7 +64,9 @@ def setting(database: Database, hasher: Hasher, guard: RefusingAt) -> PasswordSe
 async def test_the_guard_is_asked_before_and_again_while_the_row_is_held(db: Database, conn: Connection) -> None:
     user_id = UserId(UUID(int=1))
     await conn.execute("INSERT INTO users (id, email, email_canonical) VALUES (%s, 'a@b.c', 'a@b.c')", (user_id.value,))
-    async with Hasher(Argon2Parameters(64, 1, 1), threads=1, queue=10, pepper=None, took=lambda _: None) as hasher:
+    async with Hasher(
+        Argon2Parameters(64, 1, 1), threads=1, queue=10, background=False, pepper=None, took=lambda _: None
+    ) as hasher:
         for time in (1, 2):
             guard = RefusingAt(time)
             with pytest.raises(PermissionMissing):

@@ -55,9 +55,9 @@ class Verdict:
 
 
 class Hasher:
-    """Hashes and verifies passwords on `threads` low-priority threads with at most `queue` jobs waiting.
+    """Hashes and verifies passwords on `threads` threads of its own with at most `queue` jobs waiting.
 
-    At most half of them wait for new passwords. `took` is told the seconds each hash was computed for, from its thread.
+    At most half of them wait for new passwords. In the `background` they run while no other thread wants to. `took` is told the seconds each hash was computed for, from its thread.
     `pepper` is a key that the hashes depend on and the database does not hold; None for hashes that stand alone.
 
     An async context manager; leaving it waits for the hashes in progress.
@@ -69,6 +69,7 @@ class Hasher:
         *,
         threads: int,
         queue: int,
+        background: bool,
         pepper: bytes | None,
         took: Callable[[float], None],
     ) -> None:
@@ -82,7 +83,7 @@ class Hasher:
         self._threads = threads
         self._jobs = 0
         self._refused = 0
-        self._pool = ThreadPoolExecutor(threads, "argon2", initializer=stand_back)
+        self._pool = ThreadPoolExecutor(threads, "argon2", initializer=stand_back if background else None)
         self._dummy = ""
 
     async def __aenter__(self) -> Self:

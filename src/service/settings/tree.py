@@ -217,6 +217,11 @@ class Argon2(Section):
         le=10_000,
         description="Hashes waiting before more are refused; half of it for new passwords.",
     )
+    hash_priority: Literal["idle", "normal"] = Field(
+        default="idle",
+        description="`idle`: hashes get what processor time is left, so that other calls stay quick. `normal`: they"
+        " share it; for hosts whose cores others keep busy, where an idle hash takes seconds.",
+    )
     bindings: Literal["auto", "wheel"] = Field(
         default="auto",
         description="`auto`: the image's own build of argon2 where the processor has x86-64-v3. `wheel`: never that.",
