@@ -204,7 +204,9 @@ async def test_a_cancelled_job_gives_its_place_back() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="only Linux has scheduling policies")
 @pytest.mark.parametrize("background", [True, False])
-async def test_hashing_in_the_background_happens_on_threads_that_run_when_no_other_wants_to(background: bool) -> None:
+async def test_hashing_in_the_background_happens_on_threads_that_run_when_no_other_wants_to(
+    *, background: bool
+) -> None:
     policies: list[int] = []
 
     def note(_: float) -> None:

@@ -57,7 +57,8 @@ class Verdict:
 class Hasher:
     """Hashes and verifies passwords on `threads` threads of its own with at most `queue` jobs waiting.
 
-    At most half of them wait for new passwords. In the `background` they run while no other thread wants to. `took` is told the seconds each hash was computed for, from its thread.
+    At most half of them wait for new passwords. In the `background` they run while no other thread wants to.
+    `took` is told the seconds each hash was computed for, from its thread.
     `pepper` is a key that the hashes depend on and the database does not hold; None for hashes that stand alone.
 
     An async context manager; leaving it waits for the hashes in progress.
