@@ -22,7 +22,9 @@ from tests.app.client import PASSWORD, Client, Login, failure, taken_apart
 
 from service.app import running
 from service.db import Database
+from service.errors import DomainError, ReaderTooSlow
 from service.events.feed import Feed
+from service.events.reader import Reader
 from service.events.record import Record
 from service.wiring import ground
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from tests.app.conftest import SettingsFor
 
     from service.app import App
-    from service.events.reader import Reader
 
 
 async def forget_the_start(url: str) -> None:
@@ -386,34 +387,44 @@ async def many(client: Client, count: int) -> None:
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Serve with little patience and room for few events."""
+def cut(monkeypatch: pytest.MonkeyPatch) -> list[DomainError]:
+    """Serve with little patience and room for few events. What readers were ended for comes into the list."""
+    ended: list[DomainError] = []
+    end = Reader.end
+
+    def noted(reader: Reader, verdict: DomainError) -> None:
+        ended.append(verdict)
+        end(reader, verdict)
+
+    monkeypatch.setattr(Reader, "end", noted)
 
     class Narrow(Feed):
         def __init__(self, *, record: Record) -> None:
             super().__init__(record=record, room=200, patience=1.0)
 
     monkeypatch.setattr(ground, "Feed", Narrow)
+    return ended
 
 
-async def test_a_reader_that_more_events_wait_for_than_may_is_cut(narrow: None, app: App, url: str) -> None:
-    assert narrow is None
+async def test_a_reader_that_more_events_wait_for_than_may_is_cut(cut: list[DomainError], app: App, url: str) -> None:
     async with Client(app.address, url) as client:
         root = await client.administrator()
         call = watching(client, root, latest=True)
         await call.read()
         await many(client, 3000)
-        cut = await refused(call)
-        assert (cut.code, cut.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW")
+        told = await refused(call)
+        assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW")
+        assert [type(verdict) for verdict in cut] == [ReaderTooSlow]
 
 
-async def test_a_reader_that_does_not_read_is_cut_and_can_resume(narrow: None, client: Client) -> None:
-    assert narrow is None
+async def test_a_reader_that_does_not_read_is_cut_and_can_resume(cut: list[DomainError], client: Client) -> None:
     root = await client.administrator()
     await many(client, 6000)
     call = watching(client, root, earliest=True)
     seen = len((await call.read()).events)
-    await asyncio.sleep(2.5)
+    async with asyncio.timeout(20):
+        while not cut:
+            await asyncio.sleep(0.05)
     took = Taken(seen)
     assert (await refused(call, took)).reason == "READER_TOO_SLOW"
     seen, cursor = took.events, took.cursor

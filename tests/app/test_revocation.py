@@ -184,7 +184,7 @@ async def test_nobody_is_let_in_when_neither_memory_nor_the_database_can_tell(
 async def ended(stream: Any) -> Failure:
     """Read a stream until it fails, and return how."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await stream.read() is not grpc.aio.EOF:
                 pass
     except grpc.aio.AioRpcError as error:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,6 @@ from tests.deploy.conftest import ARGON2, SCRIPTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.faults
 
@@ -144,7 +144,9 @@ def test_the_image_is_small_and_holds_nothing_that_only_builders_need(tree: Path
 def test_everything_in_the_image_is_compiled_and_only_root_may_write_it(tree: Path) -> None:
     sources = {path for path in _files(tree) if path.suffix == ".py" and "service" in path.parts}
     compiled = {
-        path.parent.parent / f"{path.name.partition('.')[0]}.py" for path in _files(tree) if path.suffix == ".pyc"
+        path.parent.parent / f"{path.name.partition('.')[0]}.py"
+        for path in _files(tree)
+        if path.name.endswith(".opt-2.pyc")
     }
     assert len(sources) > 50
     assert sources <= compiled
@@ -187,6 +189,10 @@ async def test_the_image_serves_with_several_workers_where_nothing_is_writable(
 ) -> None:
     assert (await _run(tree, secrets, COMMAND, "migrate"))[0] == 0
     async with _serving(tree, secrets, APP_SERVER__WORKERS="2") as served:
+        processes = {served.process.pid, *(line["pid"] for line in served.lines if line["event"] == "worker serves")}
+        assert len(processes) == 3
+        for process in processes:
+            assert "PYTHONOPTIMIZE=2" in Path(f"/proc/{process}/environ").read_text().split("\0")
         async with Client(served.address, over_tcp) as client:
             assert (await client.user()).token
         served.process.terminate()

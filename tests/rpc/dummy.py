@@ -50,7 +50,8 @@ def load() -> tuple[Any, Any]:
     with tempfile.NamedTemporaryFile() as out:
         roots = (here, here.parents[1] / "protos", Path(protoc.__file__).parent / "_proto")
         flags = (*(f"-I{root}" for root in roots), f"--descriptor_set_out={out.name}", "dummy.proto")
-        assert protoc.main(["protoc", *flags]) == 0
+        if protoc.main(["protoc", *flags]):
+            raise AssertionError("protoc refused the dummy's proto")
         files = descriptor_pb2.FileDescriptorSet.FromString(Path(out.name).read_bytes())
     pool.AddSerializedFile(files.file[0].SerializeToString())
     names = ("dummy.v1.DummyRequest", "dummy.v1.DummyResponse")
@@ -288,7 +289,8 @@ def details_of(error: grpc.aio.AioRpcError) -> dict[str, Any]:
         name = packed.type_url.rpartition(".")[2]
         assert name not in found
         found[name] = getattr(error_details_pb2, name)()
-        assert packed.Unpack(found[name])
+        if not packed.Unpack(found[name]):
+            raise AssertionError(f"not a {name}")
     assert found["ErrorInfo"].domain == "gatelodge"
     assert found["RequestInfo"].request_id == trailers["x-request-id"]
     return found
