@@ -166,7 +166,7 @@ async def tokens_looked_at(client: Client, errors: Errors, root: Login) -> tuple
         for request_id in (str(uuid.uuid4()), f"{MARK} no id"):
             request = tokens_pb2.RevokeTokenRequest(token=token, request_id=request_id)
             await errors.of(client.tokens.RevokeToken(request, metadata=by))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         seen = 0
         while seen < 2:
             seen += len((await watch.read()).revocations)

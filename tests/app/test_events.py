@@ -374,7 +374,7 @@ async def test_the_stream_goes_on_without_notifications(client: Client) -> None:
     started = time.monotonic()
     await client.sql("INSERT INTO events (id, type) VALUES (gen_random_uuid(), 'test.polled')")
     assert await types_until(call, 1) == ["test.polled"]
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 5
 
 
 async def many(client: Client, count: int) -> None:
@@ -481,7 +481,7 @@ async def test_a_watcher_that_leaves_is_forgotten(
         assert len(watchers(feeds[0])) == 3
         for call in calls:
             call.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while watchers(feeds[0]):
                 await asyncio.sleep(0.01)
         assert all(reader.wanted.types for reader in feeds[0]._live)

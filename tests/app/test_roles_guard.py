@@ -15,7 +15,7 @@ from gatelodge.access.v1 import roles_pb2
 from gatelodge.auth.v1 import sessions_pb2
 from gatelodge.users.v1 import users_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
-from tests.app.client import Client, Failure, Login, failure, taken_apart
+from tests.app.client import A_SECOND, Client, Failure, Login, failure, taken_apart
 from tests.app.powers import granted, let_in, make_role, person
 
 from service.app import running
@@ -249,13 +249,13 @@ async def test_a_changed_role_is_in_force_on_another_replica_within_a_second(
             request = roles_pb2.UpdateRoleRequest(role=role, update_mask=FieldMask(paths=["permissions"]))
             await here.roles.UpdateRole(request, metadata=root.metadata)
             start = time.monotonic()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while await may_list(there, ada) is not allowed:
                     await asyncio.sleep(0.002)
             took.append(time.monotonic() - start)
         took.sort()
         print(f"a role in force elsewhere: p50 {took[14] * 1000:.0f} ms, p99 {took[-1] * 1000:.0f} ms of {len(took)}")
-        assert took[-1] < 1
+        assert took[-1] < A_SECOND
 
 
 async def may_list(client: Client, by: Login) -> bool:

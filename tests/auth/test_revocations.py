@@ -128,7 +128,7 @@ class Following:
             await conn.execute(REVOKE_SESSION, (USER, session, datetime.now(UTC) - ago))
 
     async def until_killed(self, session: UUID = SESSION) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not self.set.kills(principal(session=session)):
                 await asyncio.sleep(0.005)
 

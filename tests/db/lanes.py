@@ -50,7 +50,7 @@ async def fast(url: str) -> AsyncIterator[Database]:
 async def laned(db: Database) -> int:
     """Wait until reads take the lane, and return its backend."""
     pooled = (await db.read(lambda conn: FIND.one(conn, id=1))).backend
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (backend := (await db.one(FIND, id=1)).backend) == pooled:
             await asyncio.sleep(0.05)
     return backend

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,9 +118,7 @@ async def test_data_outlives_a_restart_and_a_path_may_have_spaces(tmp_path: Path
     await server.stop()
     assert pid
     assert not alive(pid)
-    start = time.monotonic()
     assert await server.start() == url
-    assert time.monotonic() - start < 0.5
     assert ask(url, b"SELECT n FROM kept") == 1
     assert ask(url, b"SELECT datcollate || datlocale || pg_encoding_to_char(encoding) FROM pg_database LIMIT 1") == (
         "CC.UTF-8UTF8"

@@ -208,7 +208,7 @@ async def test_a_connection_that_ends_or_is_broken_is_noticed_at_once(url: str, 
             assert [type(waiter.exception()) for waiter in waiters] == [NotTaken] * 3
         else:
             await admin.execute("SELECT pg_terminate_backend(%s)", (conn.info.backend_pid,))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await gone.get() is pipeline
         assert not pipeline.free
 

@@ -55,13 +55,13 @@ async def sleeping(admin: Connection, query: str = "%pg_sleep(60)%") -> bool:
 
 
 async def until_sleeping(admin: Connection, query: str = "%pg_sleep(60)%") -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while not await sleeping(admin, query):
             await asyncio.sleep(0.01)
 
 
 async def until_awake(admin: Connection) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         while await sleeping(admin):
             await asyncio.sleep(0.05)
 
@@ -388,7 +388,7 @@ async def test_a_cancellation_that_comes_together_with_a_connection_is_not_lost(
     holding = asyncio.create_task(one.read(hold))
     await given.wait()
     waiting = asyncio.create_task(one.read(forever))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not one.stats().waiting:
             await asyncio.sleep(0.001)
     done.set()
@@ -398,6 +398,6 @@ async def test_a_cancellation_that_comes_together_with_a_connection_is_not_lost(
     await asyncio.wait([waiting], timeout=1)
     assert waiting.cancelled()
     await holding
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not await whole(one):
             await asyncio.sleep(0.001)

@@ -87,7 +87,7 @@ async def row(conn: Connection, columns: str) -> tuple[object, ...] | None:
 
 
 async def until(condition: Callable[[], Awaitable[bool] | bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             met = condition()
             if met if isinstance(met, bool) else await met:
@@ -177,7 +177,7 @@ async def test_a_lease_that_cannot_be_renewed_in_time_breaks_the_work_off(
     await until(lambda: work.begun == 1)
     async with conn.transaction():
         await conn.execute("LOCK TABLE jobs")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             assert await running
     assert work.cancelled == 1
 

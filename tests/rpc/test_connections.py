@@ -42,7 +42,7 @@ async def test_an_idle_connection_is_closed_and_one_that_watches_health_is_not_i
         await watching.until(b"x-request-id")
         start = time.monotonic()
         assert b"connection idle" in await idle.until_closed()
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 10
         house.board.set_ready(True)
         await watching.until(raw.message(b"\x08\x01"))
 
@@ -52,7 +52,7 @@ async def test_a_peer_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("service.rpc.server._HANDSHAKE", 0.3)
     async with serving() as house:
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             while await reader.read(100):
                 pass
         writer.close()

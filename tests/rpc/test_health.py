@@ -52,7 +52,7 @@ async def test_watch_tells_the_present_and_every_change_at_once(house: dummy.Hou
     assert (await unknown.read()).status == SERVING
     house.board.drain()
     assert (await known.read()).status == NOT_SERVING
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 5
     house.board.set_ready(True)
     assert (await stub(house).Check(ask(""))).status == NOT_SERVING
     known.cancel()
@@ -87,7 +87,7 @@ async def run_readiness(answers: list[Any], **settings: Any) -> list[bool]:
 
     settings = {"interval": 0.001, "timeout": 0.05} | settings
     task = asyncio.ensure_future(Readiness(probe=probe, tell=told.append, **settings).run())
-    await asyncio.wait_for(done.wait(), 3)
+    await asyncio.wait_for(done.wait(), 20)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return told

@@ -104,7 +104,7 @@ async def test_a_server_stops_while_places_wait() -> None:
     places = {task for task in asyncio.all_tasks() - others if "_Intake" in repr(task)}
     assert len(places) > _MOST_PLACES
     await house.channel.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await house.server.stop(0)
         await asyncio.wait(places)
     assert not {task for task in asyncio.all_tasks() - others if "_Intake" in repr(task)}

@@ -40,7 +40,7 @@ async def test_a_call_whose_request_does_not_come_ends_at_the_servers_deadline(l
             part = raw.frame(raw.DATA, 0, 3, raw.message(b"x" * 100)[:50])
             connection.send(raw.headers(PUBLIC) + raw.headers(PUBLIC, stream=3) + part)
             await until(lambda: len(ends(lines)) == 2)
-            assert 0.25 < time.monotonic() - start < 1
+            assert 0.25 < time.monotonic() - start < 10
             assert not len(house.inflight)
     finally:
         await house.close()
@@ -123,7 +123,7 @@ async def test_a_drain_ends_the_wait_for_a_request(house: dummy.House) -> None:
     draining = await start_draining(house, linger=0, grace=0.1)
     error = await refused(waiting.read())
     assert (error.code(), dummy.reason_of(error)) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
-    await asyncio.wait_for(draining, 3)
+    await asyncio.wait_for(draining, 10)
 
 
 async def test_who_waits_longest_for_a_request_makes_room_when_places_are_short(

@@ -105,7 +105,7 @@ class Common:
 class Blocklist:
     """Weighs passwords. `common` are common passwords and words, `names` what this service is called.
 
-    A weighing takes well under 2 ms, so it is done on the event loop (tests/auth/test_blocklist.py measures it).
+    A weighing takes 2 ms at the worst, so it is done on the event loop (tests/auth/test_blocklist.py measures it).
     """
 
     def __init__(self, common: Common, *, names: Iterable[str]) -> None:
