@@ -176,8 +176,10 @@ async def test_a_service_is_known_by_its_certificate_and_has_the_roles_of_the_se
             request = users_pb2.CreateUserRequest(email="ada@example.com", request_id=str(uuid.uuid4()))
             created = await users.CreateUser(request)
             assert await users.CreateUser(request) == created
-        await asyncio.sleep(0.2)
-        line = next(line for line in server.lines if line.get("rpc_method", "").endswith("CreateUser"))
+        async with asyncio.timeout(20):
+            while not (lines := [line for line in server.lines if line.get("rpc_method", "").endswith("CreateUser")]):
+                await asyncio.sleep(0.02)
+        line = lines[0]
         assert (line["peer"], line["principal"]) == (URI, subject(URI))
     async with (
         serving(mutual(url, tmp_path, authority)) as server,
