@@ -14,8 +14,9 @@ RUN --mount=type=cache,target=/root/.cache/uv ARGON2_V3=yes deploy/image/build-t
 
 FROM python:3.13-slim-trixie
 # pip is of no use here but to an intruder.
-RUN pip uninstall --yes --root-user-action=ignore pip && rm -r /usr/local/lib/python3.13/ensurepip
-# The base image has Python's own library uncompiled, and nothing may be written when it runs: half a second of every start.
+RUN PYTHONDONTWRITEBYTECODE=1 pip uninstall --yes --root-user-action=ignore pip && rm -r /usr/local/lib/python3.13/ensurepip
+# The base image has Python's own library uncompiled, and nothing may be written when it runs: it would be compiled at
+# every start.
 RUN PYTHONOPTIMIZE=2 PYTHONNODEBUGRANGES=1 python -m compileall -q /usr/local/lib/python3.13
 COPY --from=build /opt/gatelodge /opt/gatelodge
 ENV APP_ENV=production \

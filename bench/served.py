@@ -44,7 +44,15 @@ async def serve(environ: Mapping[str, str]) -> AsyncIterator[Served]:
     """Run one until the block is left."""
     command = Path(sys.executable).with_name("gatelodge")
     process = await asyncio.create_subprocess_exec(
-        command, "serve", env={"PATH": "/usr/bin:/bin", "APP_ENV": "test", **environ}, stderr=asyncio.subprocess.PIPE
+        command,
+        "serve",
+        env={
+            "PATH": "/usr/bin:/bin",
+            "APP_ENV": "test",
+            "APP_AUTH__ARGON2__HASH_PRIORITY": "idle",  # production's
+            **environ,
+        },
+        stderr=asyncio.subprocess.PIPE,
     )
     served = Served(process)
     reading = asyncio.ensure_future(served.read())

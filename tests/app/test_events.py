@@ -414,7 +414,7 @@ async def test_a_reader_that_more_events_wait_for_than_may_is_cut(cut: list[Doma
         await many(client, 3000)
         told = await refused(call)
         assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW")
-        assert [type(verdict) for verdict in cut] == [ReaderTooSlow]
+        assert {type(verdict) for verdict in cut} == {ReaderTooSlow}
 
 
 async def test_a_reader_that_does_not_read_is_cut_and_can_resume(cut: list[DomainError], client: Client) -> None:

@@ -130,6 +130,9 @@ async def test_a_rotation_under_traffic_fails_no_verification_and_leaves_no_gap(
             await activate(second, root, staged.id)
             for client in (first, second):
                 await until_signed_with(client, staged.id)
+            async with asyncio.timeout(20):
+                while staged.id not in map(kid_of, tokens):
+                    await asyncio.sleep(0.02)
         stopped = True
         await asyncio.gather(*work)
         assert calls > 50

@@ -101,7 +101,7 @@ async def test_a_wrong_guess_at_an_old_hash_spends_a_hash_of_todays_cost(stored:
     ],
     ids=["before the pepper", "of lower cost"],
 )
-async def test_a_wrong_guess_at_an_old_hash_takes_as_long_as_one_at_an_unknown_account(
+async def test_a_wrong_guess_at_an_old_hash_costs_as_much_as_one_at_an_unknown_account(
     stored: str, pepper: bytes | None
 ) -> None:
     at: list[float] = []  # on the thread's own clock, which stands still while others have the processor
@@ -204,9 +204,7 @@ async def test_a_cancelled_job_gives_its_place_back() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="only Linux has scheduling policies")
 @pytest.mark.parametrize("background", [True, False])
-async def test_hashing_in_the_background_happens_on_threads_that_run_when_no_other_wants_to(
-    *, background: bool
-) -> None:
+async def test_only_in_the_background_threads_run_when_no_other_wants_to(*, background: bool) -> None:
     policies: list[int] = []
 
     def note(_: float) -> None:

@@ -21,7 +21,7 @@ from service.auth.resealing import Resealed, reseal
 from service.auth.root import root_secret
 from service.auth.sealing import KeysUnreadable, Seal
 from service.db import Database
-from service.errors import SigningKeyNotFound, SigningKeyState
+from service.errors import CannotRun, SigningKeyNotFound, SigningKeyState
 from service.events.journal import Journal
 
 if TYPE_CHECKING:
@@ -268,6 +268,11 @@ async def test_sealed_boxes_cannot_be_swapped(world: World, conn: Connection) ->
         " WHERE mine.kid <> theirs.kid AND mine.state = 'active'"
     )
     with pytest.raises(KeysUnreadable):
+        await KeyRing.opened(world.store)
+
+
+async def test_without_an_active_key_there_is_no_ring(world: World) -> None:
+    with pytest.raises(CannotRun, match="no signing key is active"):
         await KeyRing.opened(world.store)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_the_image_is_small_and_holds_nothing_that_only_builders_need(tree: Path
 
 
 def test_everything_in_the_image_is_compiled_and_only_root_may_write_it(tree: Path) -> None:
-    sources = {path for path in _files(tree) if path.suffix == ".py" and "service" in path.parts}
+    sources = {path for path in _files(tree) if path.suffix == ".py" and "site-packages" in path.parts}
     compiled = {
         path.parent.parent / f"{path.name.partition('.')[0]}.py"
         for path in _files(tree)
@@ -151,6 +152,29 @@ def test_everything_in_the_image_is_compiled_and_only_root_may_write_it(tree: Pa
     assert len(sources) > 50
     assert sources <= compiled
     assert not [path for path in _files(tree) if path.stat().st_mode & 0o022]
+
+
+def test_the_command_has_python_leave_docstrings_and_asserts_out_unless_told_otherwise(
+    tree: Path, tmp_path: Path
+) -> None:
+    command, python = tmp_path / "gatelodge", tmp_path / "python"
+    shutil.copy(tree / "bin" / "gatelodge", command)
+    python.write_text('#!/bin/sh\necho "$PYTHONOPTIMIZE $PYTHONNODEBUGRANGES $*"\n')
+    python.chmod(0o755)
+    around = {"PATH": "/usr/bin:/bin"}
+    for told, optimize in (({}, "2"), ({"PYTHONOPTIMIZE": "0"}, "0")):
+        said = subprocess.run([command, "serve", "a b"], env=around | told, capture_output=True, text=True, check=True)
+        assert said.stdout == f"{optimize} 1 -P -m service serve a b\n"
+    show = "import sys, service.cli as cli; print(sys.flags.optimize, cli.__doc__, cli.__cached__)"
+    said = subprocess.run(
+        [tree / "bin" / "python", "-P", "-c", show],
+        env=around | {"PYTHONOPTIMIZE": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    optimize, doc, cached = said.stdout.split()
+    assert (optimize, doc, Path(cached).is_file()) == ("2", "None", True)
 
 
 @held
@@ -192,7 +216,8 @@ async def test_the_image_serves_with_several_workers_where_nothing_is_writable(
         processes = {served.process.pid, *(line["pid"] for line in served.lines if line["event"] == "worker serves")}
         assert len(processes) == 3
         for process in processes:
-            assert "PYTHONOPTIMIZE=2" in Path(f"/proc/{process}/environ").read_text().split("\0")
+            environ = Path(f"/proc/{process}/environ").read_text().split("\0")
+            assert {"PYTHONOPTIMIZE=2", "PYTHONNODEBUGRANGES=1"} <= set(environ)
         async with Client(served.address, over_tcp) as client:
             assert (await client.user()).token
         served.process.terminate()

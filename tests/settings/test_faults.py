@@ -140,7 +140,9 @@ def test_a_database_url_of_any_usual_form_is_taken(url: str) -> None:
 
 
 def test_production_starts_with_all_it_needs() -> None:
-    assert load(PRODUCTION, dotenv=NOWHERE).production
+    loaded = load(PRODUCTION, dotenv=NOWHERE)
+    assert loaded.production
+    assert loaded.auth.argon2.hash_priority == "idle"
 
 
 @pytest.mark.parametrize(

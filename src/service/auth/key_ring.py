@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from service.errors import DomainError
+from service.errors import CannotRun, DomainError
 from service.events.model import Filter, KeyActivated, KeyRetired, KeyStaged
 
 if TYPE_CHECKING:
@@ -67,10 +67,12 @@ class KeyRing:
 
         Raises:
             KeysUnreadable: a key cannot be opened.
+            CannotRun: none is active.
 
         """
         keys = await store.load(strict=True)
-        assert keys.active is not None
+        if keys.active is None:
+            raise CannotRun("no signing key is active: run `gatelodge keys rotate`")
         return cls(keys.active, keys.verifying, load=store.load)
 
     @property

@@ -219,8 +219,9 @@ class Argon2(Section):
     )
     hash_priority: Literal["idle", "normal"] = Field(
         default="idle",
-        description="`idle`: hashes get what processor time is left, so that other calls stay quick. `normal`: they"
-        " share it; for hosts whose cores others keep busy, where an idle hash takes seconds.",
+        description="`idle` (Linux): hashes get what processor time is left, so other calls stay quick. `normal`: they"
+        " share it, and calls beside logins take several times as long; only where programs outside of any container"
+        " keep the same cores busy, so that an idle hash takes seconds.",
     )
     bindings: Literal["auto", "wheel"] = Field(
         default="auto",
