@@ -374,7 +374,7 @@ async def test_the_stream_goes_on_without_notifications(client: Client) -> None:
     started = time.monotonic()
     await client.sql("INSERT INTO events (id, type) VALUES (gen_random_uuid(), 'test.polled')")
     assert await types_until(call, 1) == ["test.polled"]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 1.0
 
 
 async def many(client: Client, count: int) -> None:

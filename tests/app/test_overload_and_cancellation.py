@@ -52,7 +52,7 @@ async def test_when_the_hash_queue_is_full_logins_are_refused_at_once_and_other_
         storm = [asyncio.ensure_future(attempt(client)) for _ in range(20)]
         start = time.perf_counter()
         await client.auth.GetMe(auth_pb2.GetMeRequest(), metadata=ada.metadata, timeout=5)
-        assert time.perf_counter() - start < 4
+        assert time.perf_counter() - start < 1
         failures = await asyncio.gather(*storm)
         refused = [failed for failed in failures if failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED]
         assert len(failures) - len(refused) == 3  # one in the thread, two waiting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from service.options import policy
 from service.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 LIST = Blocklist.load(names=("gatelodge", "https://id.acme.example"))
@@ -126,19 +128,26 @@ def test_without_the_list_most_of_these_would_pass() -> None:
     assert len(passed) > 500
 
 
+def seconds(work: Callable[[], object]) -> float:
+    took = []
+    for _ in range(20):
+        start = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - start)
+    return min(took)
+
+
 def test_a_check_is_too_short_to_be_noticed_by_other_calls() -> None:
+    """Some 2 ms at the worst; held to what this machine needs to count to 100 000, some 4 ms where that was measured."""
+    floor = seconds(lambda: sum(1 for _ in range(100_000)))
     worst = (
         *("p4ssw0rd1" * 29, "mariamartinamariana" * 14, "123123" * 42 + "abcd", "123456789abc" * 22),
         *("e\u0301" * 128, "\ufdfa" * 256, "a1b2" * 64, "a" * 256, "0" * 256),
     )
     for password in worst:
-        took = []
-        for _ in range(20):
-            start = time.perf_counter()
-            LIST.weigh(password[:256], ("x y z abc " * 25, "abc " * 60))
-            took.append(time.perf_counter() - start)
-        print(f"{password[:9]}… {min(took) * 1000:.2f} ms")
-        assert min(took) < 0.02  # some 2 ms; what grows with the square of the length would take far more
+        took = seconds(partial(LIST.weigh, password[:256], ("x y z abc " * 25, "abc " * 60)))
+        print(f"{password[:9]}… {took * 1000:.2f} ms ({took / floor:.2f} of {floor * 1000:.2f})")
+        assert took < floor
 
 
 def test_the_list_takes_little_more_than_its_words() -> None:

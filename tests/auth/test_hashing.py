@@ -136,7 +136,7 @@ async def test_a_damaged_hash_matches_nothing(cheap: Hasher, stored: str) -> Non
 @pytest.mark.parametrize(("field", "value"), [("m=64", "m=4194304"), ("t=1", "t=100000"), ("p=1", "p=64")])
 async def test_a_stored_hash_that_would_cost_too_much_is_not_computed(cheap: Hasher, field: str, value: str) -> None:
     stored = (await cheap.hash(RIGHT)).replace(field, value)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(1):
         assert not (await cheap.verify(RIGHT, stored)).matches
 
 

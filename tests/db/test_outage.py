@@ -92,13 +92,13 @@ async def test_a_long_outage_is_refused_at_once_and_recovery_is_noticed_within_3
             await db.ping()
         await fragile.server.start()
         back = time.monotonic()
-        while time.monotonic() - back < 20:
+        while time.monotonic() - back < 3:
             try:
                 await db.read(PID.one)
                 break
             except DependencyUnavailable:
                 await asyncio.sleep(0.02)
-        assert time.monotonic() - back < 20
+        assert time.monotonic() - back < 3
         assert db.stats().up
         await db.ping()
         assert max(await asyncio.gather(*(timed(db.read(PID.one)) for _ in range(20)))) < 0.5

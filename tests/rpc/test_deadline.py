@@ -36,7 +36,7 @@ async def test_a_call_without_a_deadline_gets_the_servers(lines: list[Any], name
     try:
         start = time.monotonic()
         error = await refused(house.call(name, "wait", seconds=60))
-        assert 0.15 < time.monotonic() - start < 20
+        assert 0.15 < time.monotonic() - start < 1
         await house.settle()
     finally:
         await house.close()
@@ -152,8 +152,8 @@ async def test_the_work_can_see_its_deadline(house: dummy.House, monkeypatch: py
     await house.call("ServerStream", seconds=100)
     client, default, stream = seen
     assert client is not None
-    assert 0 < client < 2.1  # clients round up what they send
+    assert 1 < client < 2.1  # clients round up what they send
     assert default is not None
-    assert 2.1 < default < 5.1
+    assert 4 < default < 5.1
     assert stream is not None
     assert stream > 90

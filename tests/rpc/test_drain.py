@@ -47,7 +47,7 @@ async def test_calls_in_progress_finish_and_new_ones_are_refused(house: dummy.Ho
     assert await house.check_health() == b"\x08\x02"
     house.servicer.release.set()
     assert await held == ["wait"]
-    await asyncio.wait_for(draining, 10)
+    await asyncio.wait_for(draining, 3)
     assert [line["calls_cut"] for line in lines if line["event"] == "drained"] == [0]
 
 
@@ -59,10 +59,10 @@ async def test_what_outlasts_the_grace_is_told_unavailable_and_not_cancelled(
     draining = await start_draining(house, linger=0, grace=0.1)
     error = await refused(held)
     assert (error.code(), dummy.reason_of(error)) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
-    await asyncio.wait_for(draining, 10)
+    await asyncio.wait_for(draining, 3)
     assert [line["calls_cut"] for line in lines if line["event"] == "drained"] == [1]
 
 
 async def test_an_idle_server_drains_at_once(house: dummy.House) -> None:
     draining = await start_draining(house, linger=0, grace=30)
-    await asyncio.wait_for(draining, 10)
+    await asyncio.wait_for(draining, 3)

@@ -30,7 +30,7 @@ async def refused(house: dummy.House, name: str, raw: bytes) -> grpc.aio.AioRpcE
     start = time.monotonic()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await house.send(f"/{dummy.SERVICE}/{name}", raw)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 1
     return caught.value
 
 

@@ -40,7 +40,7 @@ async def test_a_call_whose_request_does_not_come_ends_at_the_servers_deadline(l
             part = raw.frame(raw.DATA, 0, 3, raw.message(b"x" * 100)[:50])
             connection.send(raw.headers(PUBLIC) + raw.headers(PUBLIC, stream=3) + part)
             await until(lambda: len(ends(lines)) == 2)
-            assert 0.25 < time.monotonic() - start < 10
+            assert 0.25 < time.monotonic() - start < 1
             assert not len(house.inflight)
     finally:
         await house.close()

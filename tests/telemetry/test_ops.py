@@ -237,7 +237,7 @@ def test_closing_takes_less_than_a_second_even_with_open_connections(doors: Door
         time.sleep(0.05)
         start = time.monotonic()
         server.close()
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 1
         assert idle.recv(1) == b""
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port), timeout=1)

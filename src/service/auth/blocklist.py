@@ -73,7 +73,7 @@ class Weight:
 
 
 class Common:
-    """Common passwords and words, bare; commonest first.
+    """Common passwords and words, bare. They are given commonest first.
 
     Sorted, with their points beside them: as a mapping they would take twice the memory. A search costs the logarithm
     of how many there are, so an operator's long list costs little.
