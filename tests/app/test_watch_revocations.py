@@ -22,12 +22,15 @@ from tests.app.test_revocation import ended, until
 
 from service.app import running
 from service.events.feed import Feed
+from service.events.reader import Reader
 from service.wiring import ground
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.app.conftest import SettingsFor
+
+    from service.errors import DomainError
 
 WINDOW = timedelta(seconds=900 + 660)
 MANY = """
@@ -224,13 +227,21 @@ async def test_a_pruned_cursor_is_told(client: Client, root: Login) -> None:
 async def test_a_watcher_that_does_not_read_is_cut_off(
     url: str, settings_for: SettingsFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cut, end = [], Reader.end
+
+    def noted(reader: Reader, verdict: DomainError) -> None:
+        cut.append(verdict)
+        end(reader, verdict)
+
+    monkeypatch.setattr(Reader, "end", noted)
     monkeypatch.setattr(ground, "Feed", lambda record: Feed(record=record, room=100))
     async with running(settings_for(url)) as app, Client(app.address, url) as client:
         root = await client.administrator()
         call = watching(client, root)
         await call.read()
-        for _ in range(40):
-            await client.sql(MANY, 1000)
+        async with asyncio.timeout(20):
+            while not cut:
+                await client.sql(MANY, 1000)
         refused = await ended(call)
         assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW")
 
